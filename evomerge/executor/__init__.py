@@ -1,0 +1,1 @@
+"""Where candidates are built and scored: in this process, or on Ray actors."""

@@ -1,0 +1,1 @@
+"""Operators and the engine that builds a model from a recipe."""

@@ -1,0 +1,1 @@
+"""Merge operators: pure functions, one family a file."""

@@ -1,0 +1,1 @@
+"""Fitness functions, one kind a file."""
