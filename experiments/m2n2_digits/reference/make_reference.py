@@ -23,9 +23,9 @@ come out.
 - ``best_correct`` int16: of the archive's best member after the step; ``best_test`` int16: its correct test answers.
 - ``seed_rows`` uint8 (2, 180) and ``seed_slots`` int8 (2,): the seeds' rows and where they were inserted.
 
-The reference sums payouts in float32. Step 73 is an exact tie of two different rows (slots 2 and 14): float32 sums, or any
-rule that counts sums within rounding as equal, evict slot 2 as the reference does; plain float64 sums differ by 7e-15 and
-evict slot 14. All other decisions agree in float32 and float64.
+The reference sums payouts in float32. Step 73 is an exact tie of two different rows (slots 2 and 14): float32 sums, or
+any rule that counts sums within rounding as equal, evict slot 2 as the reference does; plain float64 sums differ by
+7e-15 and evict slot 14. All other decisions agree in float32 and float64.
 """
 
 from collections.abc import Iterator
