@@ -127,11 +127,13 @@ class Evaluated:
 
 
 def check_score(score: Score, items: int | None = None) -> Score:
-    """The score itself, if it is usable.
+    """The score itself, if it is usable. ``items`` is how many items the split has, ``None`` if it has no items.
 
     Raises:
-        EvaluationError: no objective, a value that is not finite, or not ``items`` numbers per item.
+        EvaluationError: no objective, a value that is not finite, per-item scores missing or not ``items`` of them.
     """
+    if items is not None and score.items is None:
+        raise EvaluationError(f"the fitness returned no per-item scores, but said that the split has {items} items")
     if not score.objectives:
         raise EvaluationError("the fitness returned no objective; return at least one name and value")
     for name, value in score.objectives:

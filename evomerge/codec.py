@@ -34,7 +34,7 @@ def dump(value: object) -> str:
     Raises:
         CodecError: a field holds something its annotation does not promise, or an unknown type.
     """
-    encode, _ = _pair(type(value))
+    encode, _ = _pair(cast(Any, type(value)))
     return json.dumps(encode(value), separators=(",", ":"), ensure_ascii=False)
 
 
@@ -44,7 +44,7 @@ def load(kind: type[T], text: str) -> T:
     Raises:
         CodecError: the text is damaged, or belongs to another type or version of it.
     """
-    _, decode = _pair(kind)
+    _, decode = _pair(cast(Any, kind))
     try:
         return cast(T, decode(json.loads(text)))
     except CodecError:
@@ -66,20 +66,14 @@ def _pair(kind: Any) -> Pair:
     if kind in _PLAIN:
         return _PLAIN[kind]
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind is np.ndarray or origin is np.ndarray:
+    if np.ndarray in (kind, origin):
         return _encode_array, _decode_array
-    if origin is tuple:
-        return _tuple(arguments)
+    if hasattr(kind, "__metadata__"):  # Annotated
+        return _pair(arguments[0])
     if origin is dict and arguments[0] is str:
         return _mapping(arguments[1])
-    if origin in (Union, types.UnionType):
-        return _union(arguments)
-    if origin is Literal:
-        return _literal(arguments)
-    if type(kind).__name__ == "TypeAliasType":
-        return _pair(kind.__value__)
-    if origin is not None and hasattr(kind, "__metadata__"):  # Annotated
-        return _pair(arguments[0])
+    if origin in _COMPOSED:
+        return _COMPOSED[origin](arguments)
     raise CodecError(f"the codec has no form for {kind!r}; use numbers, text, tuples, arrays or dataclasses of these")
 
 
@@ -180,7 +174,9 @@ def _literal(arguments: tuple[Any, ...]) -> Pair:
 def _union(arguments: tuple[Any, ...]) -> Pair:
     """The first member that takes the value; dataclasses in a union carry their name."""
     members = [(argument, *_pair(argument)) for argument in arguments]
-    tagged = {argument.__name__: (argument, pair) for argument, *pair in members if is_dataclass(argument)}
+    tagged: dict[str, tuple[Any, list[Any]]] = {
+        argument.__name__: (argument, pair) for argument, *pair in members if is_dataclass(argument)
+    }
 
     def encode(value: Any) -> Any:
         name = type(value).__name__
@@ -228,3 +224,11 @@ def _dataclass(kind: type) -> Pair:
         return kind(*(pair[1](item) for pair, item in zip(resolved(), value, strict=True)))
 
     return encode, decode
+
+
+_COMPOSED: dict[Any, Callable[[tuple[Any, ...]], Pair]] = {
+    tuple: _tuple,
+    Union: _union,
+    types.UnionType: _union,
+    Literal: _literal,
+}

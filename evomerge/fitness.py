@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,14 +51,16 @@ class Splits:
         """
         if not self.search:
             raise ConfigError("splits.search is empty; name at least one range of items, such as 0:1000")
-        spans = [(*span, name) for name in ("search", "selection", "report") for span in self.ranges(name)]
+        names: tuple[Split, ...] = ("search", "selection", "report")
+        spans = [(*span, name) for name in names for span in self.ranges(name)]
         for start, stop, name in spans:
             if start < 0 or stop <= start:
-                raise ConfigError(f"splits.{name} has the empty range {start}:{stop}; write start:stop with stop > start")
+                raise ConfigError(f"splits.{name} has the empty range {start}:{stop}; write start:stop, stop > start")
         spans.sort()
-        for (a, b, one), (c, d, two) in zip(spans, spans[1:], strict=False):
-            if c < b:
-                raise ConfigError(f"items {c}:{min(b, d)} are in splits.{one} and in splits.{two}; make them disjoint")
+        for (_, before, one), (start, stop, two) in pairwise(spans):
+            if start < before:
+                shared = f"{start}:{min(before, stop)}"
+                raise ConfigError(f"items {shared} are in splits.{one} and in splits.{two}; make them disjoint")
 
     def check_against(self, available: int, what: str) -> None:
         """Refuse ranges beyond the data.
@@ -68,7 +71,8 @@ class Splits:
         for name in ("search", "selection", "report"):
             for start, stop in self.ranges(name):
                 if stop > available:
-                    raise ConfigError(f"splits.{name} asks for items {start}:{stop}, but {what} has only {available}")
+                    asked = f"splits.{name} asks for items {start}:{stop}"
+                    raise ConfigError(f"{asked}, but {what} has only {available}")
 
 
 class Fitness(ABC):

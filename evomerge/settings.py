@@ -46,9 +46,9 @@ class BudgetSettings:
 class MergeSettings:
     """How candidates are built.
 
-    ``table`` keeps every recipe as coefficients over the pool and streams the pool once per candidate; ``dense`` keeps
-    recent candidates' whole float32 vectors in a cache of ``cache_mb`` MB, which mutation needs; ``auto`` is dense for pools
-    that are small or mutated.
+    ``table`` keeps every recipe as coefficients over the pool and streams the pool once per candidate; ``dense``
+    keeps recent candidates' whole float32 vectors in a cache of ``cache_mb`` MB, which mutation needs; ``auto`` is
+    dense for pools that are small.
     """
 
     mode: Literal["auto", "table", "dense"] = "auto"
@@ -89,8 +89,8 @@ class StudySettings:
     ``window`` is how many candidates may be out at once; it is part of the search (parents come from an archive that is
     ``window - 1`` results old), so it never follows the number of workers. ``telling`` says whether results are told
     in the order asked (the same study for any number of workers) or as they come (recorded, so it resumes exactly).
-    ``objective`` picks the fitness's objective that matters most (default: its first); ``finalists`` is how many of the best
-    on the search split are scored on the selection split.
+    ``objective`` picks the fitness's objective that matters most (default: its first); ``finalists`` is how many of
+    the best on the search split are scored on the selection split.
     """
 
     study: str

@@ -121,4 +121,6 @@ def require_members(problem: Problem, least: int, strategy: str) -> None:
     """
     if len(problem.members) < least:
         have = ", ".join(problem.members) or "no member"
-        raise StrategyError(f"{strategy} needs at least {least} pool members, the study has {have}; add to pool.members")
+        raise StrategyError(
+            f"{strategy} needs at least {least} pool members, the study has {have}; add to pool.members"
+        )

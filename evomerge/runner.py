@@ -1,0 +1,299 @@
+"""The loop of a study: tell one result, ask for the next, keep the turn, and only then send it out.
+
+Resume is the same loop begun elsewhere: the newest snapshot, the turns after it replayed through a fresh strategy, and
+the candidates that were asked but never told sent out again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from evomerge import codec
+from evomerge.candidate import Candidate, Evaluated, Split
+from evomerge.errors import ResumeError, StalledError
+from evomerge.executor.port import Executor, Task
+from evomerge.store.port import Change, Snapshot, Status, StudyStore, Turn
+from evomerge.strategy import Objective, State, Strategy
+
+S = TypeVar("S", bound=State)
+
+WAIT = 0.1
+"""Seconds to wait for a result before what is saved so far is made durable."""
+
+PROGRESS_EVERY = 0.2
+"""Seconds between two calls of ``on_progress``, at least."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is; ``numbers`` are the strategy's own diagnostics."""
+
+    told: int
+    failed: int
+    budget: int
+    in_flight: int
+    workers: int
+    best: float | None
+    best_number: int | None
+    numbers: dict[str, float]
+    phase: Split = "search"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. ``final`` is the chosen candidate of a finished study."""
+
+    status: Status
+    reason: str
+    final: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is asked to do. ``window``, ``telling`` and ``objective`` are part of the search, the rest is not."""
+
+    objective: Objective
+    budget: int
+    window: int = 8
+    telling: Literal["asked", "completion"] = "asked"
+    finalists: int = 10
+    splits: tuple[Split, ...] = ("search",)
+    snapshot_every: int = 1000
+
+
+def advance(strategy: Strategy[S], state: S, turn: Turn) -> S:
+    """The state after a journalled turn, proving on the way that the strategy asks again what it asked then.
+
+    Raises:
+        ResumeError: it asks something else; the message names the first candidate that differs.
+    """
+    for evaluated in turn.told:
+        state = strategy.tell(state, evaluated)
+    if not turn.asked:
+        return state
+    state, asked = strategy.ask(state, len(turn.asked))
+    for then, now in zip(turn.asked, asked, strict=False):
+        if (then.number, then.parents, then.recipe.digest) != (now.number, now.parents, now.recipe.digest):
+            raise ResumeError(
+                f"turn {turn.seq}: the strategy now asks another candidate {now.number} than the journal holds; the "
+                "strategy's code, its settings or a library changed since. Resume with the versions stored with the study"
+            )
+    if len(asked) != len(turn.asked):
+        raise ResumeError(f"turn {turn.seq}: the strategy asked {len(turn.asked)} candidates then, {len(asked)} now")
+    return state
+
+
+def state_digest(state: object) -> tuple[str, str]:
+    """Digest and exact text of a strategy's state."""
+    text = codec.dump(state)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), text
+
+
+def restore(strategy: Strategy[S], study: StudyStore) -> tuple[S, int]:
+    """The state that the journal leads to, and the number of its last turn (-1: none)."""
+    state, seq = strategy.start(), -1
+    for snapshot in reversed(study.snapshots()):
+        if snapshot.state is not None:
+            state, seq = codec.load(strategy.State, snapshot.state), snapshot.seq
+            break
+    for turn in study.turns(after=seq):
+        state, seq = advance(strategy, state, turn), turn.seq
+    return state, seq
+
+
+class Runner(Generic[S]):
+    """Drives one study until its budget is spent, its strategy is exhausted, or ``stop`` says so."""
+
+    def __init__(
+        self,
+        strategy: Strategy[S],
+        study: StudyStore,
+        executor: Executor,
+        plan: Plan,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._strategy, self._study, self._executor, self._plan = strategy, study, executor, plan
+        self._stop, self._on_progress = stop, on_progress
+        self._finished: dict[int, Evaluated] = {}  # back from a worker, not yet their turn
+        self._last_progress = 0.0
+        self._last_snapshot = 0  # told results at the last snapshot
+
+    def run(self) -> Outcome:
+        """Begin or go on, to the end or to a stop. What is saved is durable when this returns."""
+        study, plan = self._study, self._plan
+        state, self._seq = restore(self._strategy, study)
+        self._last_snapshot = state.told
+        summary = study.summary()
+        self._failed, self._best, self._best_number = summary.failed, summary.best, summary.best_number
+        study.set_status("running")
+        outstanding = self._outstanding(state)
+        for candidate in study.candidates(outstanding):
+            self._executor.submit(Task(candidate))
+        in_flight = set(outstanding)
+        state, in_flight = self._ask(state, in_flight, ())
+        while in_flight:
+            if self._stop():
+                return self._pause(state)
+            evaluated = self._await(in_flight)
+            in_flight.discard(evaluated.candidate.number)
+            before = self._strategy.population(state)
+            state = self._strategy.tell(state, evaluated)
+            state, in_flight = self._ask(state, in_flight, (evaluated,), before)
+            self._note(state, evaluated, len(in_flight))
+        reason = self._why_over(state, plan.budget)
+        return self._finish(state, reason)
+
+    # --- the search -------------------------------------------------------------------------------------------
+
+    def _outstanding(self, state: S) -> list[int]:
+        """Numbers asked but not told: those after ``told`` in order, wherever they are when told as they came."""
+        if self._plan.telling == "asked":
+            return list(range(state.told, state.asked))
+        told = {one.candidate.number for one in self._study.scores("search", items=False)}
+        return [number for number in range(state.asked) if number not in told]
+
+    def _ask(
+        self, state: S, in_flight: set[int], told: tuple[Evaluated, ...], before: tuple[int | None, ...] | None = None
+    ) -> tuple[S, set[int]]:
+        """Fill the window, keep the turn, then submit. ``before`` is the population before ``told``."""
+        room = min(self._plan.window - len(in_flight), self._plan.budget - state.asked)
+        asked: tuple[Candidate, ...] = ()
+        if room > 0:
+            state, asked = self._strategy.ask(state, room)
+        if not told and not asked:
+            return state, in_flight
+        self._seq += 1
+        changes = () if before is None else _changes(before, self._strategy.population(state))
+        self._study.save_turn(Turn(self._seq, told, asked, changes))
+        if state.told - self._last_snapshot >= self._plan.snapshot_every:
+            self._snapshot(state)
+        for candidate in asked:
+            self._executor.submit(Task(candidate))
+            in_flight.add(candidate.number)
+        return state, in_flight
+
+    def _await(self, in_flight: set[int]) -> Evaluated:
+        """The next result in the order of telling; meanwhile everything saved becomes durable."""
+        while True:
+            if self._finished:
+                number = min(in_flight) if self._plan.telling == "asked" else next(iter(self._finished))
+                if number in self._finished:
+                    return self._finished.pop(number)
+            evaluated = self._executor.next(timeout=WAIT)
+            if evaluated is None:
+                self._study.flush()
+            else:
+                self._finished[evaluated.candidate.number] = evaluated
+
+    def _note(self, state: S, evaluated: Evaluated, in_flight: int) -> None:
+        """Keep count for people: best so far, failures, progress."""
+        number, objective = evaluated.candidate.number, self._plan.objective
+        if evaluated.score is None:
+            self._failed += 1
+            self._study.add_event("warning", "failed", evaluated.failure or "", number)
+        else:
+            value = evaluated.score[objective.name]
+            if self._best is None or objective.gain(value) > objective.gain(self._best):
+                self._best, self._best_number = value, number
+        now = time.monotonic()
+        if self._on_progress is not None and now - self._last_progress >= PROGRESS_EVERY:
+            self._last_progress = now
+            self._on_progress(self._progress(state, in_flight))
+
+    def _progress(self, state: S, in_flight: int, phase: Split = "search") -> Progress:
+        return Progress(
+            told=state.told,
+            failed=self._failed,
+            budget=self._plan.budget,
+            in_flight=in_flight,
+            workers=self._executor.workers,
+            best=self._best,
+            best_number=self._best_number,
+            numbers=self._strategy.diagnostics(state),
+            phase=phase,
+        )
+
+    def _snapshot(self, state: S) -> None:
+        digest, text = state_digest(state)
+        self._study.save_snapshot(Snapshot(self._seq, digest, text))
+        self._last_snapshot = state.told
+
+    # --- the end ----------------------------------------------------------------------------------------------
+
+    def _pause(self, state: S) -> Outcome:
+        if state.told > self._last_snapshot:
+            self._snapshot(state)
+        self._study.set_status("paused")
+        self._study.flush()
+        return Outcome("paused", f"stopped on request after {state.told} of {self._plan.budget} evaluations")
+
+    def _why_over(self, state: S, budget: int) -> str:
+        if state.asked >= budget:
+            return "budget spent"
+        reason = self._strategy.exhausted(state)
+        if reason is None:
+            raise StalledError(
+                f"the strategy asks for nothing after {state.told} of {budget} evaluations with nothing in flight, and "
+                "does not say why; this is a defect of the strategy"
+            )
+        return reason
+
+    def _finish(self, state: S, reason: str) -> Outcome:
+        """Choose among the best on the selection split, report the chosen one once, and close the books."""
+        if state.told > self._last_snapshot:
+            self._snapshot(state)
+        finalists = self._strategy.finalists(state)[: self._plan.finalists]
+        if not finalists:
+            self._study.add_event("error", "stopped", f"no candidate could be scored: {reason}")
+            self._study.set_status("stopped")
+            self._study.flush()
+            return Outcome("stopped", f"no candidate could be scored: {reason}")
+        final = finalists[0]
+        if "selection" in self._plan.splits:
+            scored = {one.candidate.number: one for one in self._score(state, finalists, "selection")}
+            final = max(finalists, key=lambda number: self._gain(scored[number]))  # first on ties: best on search
+        if "report" in self._plan.splits:
+            list(self._score(state, (final,), "report"))
+        self._study.set_status("finished", final)
+        self._study.flush()
+        if self._on_progress is not None:
+            self._on_progress(self._progress(state, 0, "report"))
+        return Outcome("finished", reason, final)
+
+    def _gain(self, evaluated: Evaluated) -> float:
+        if evaluated.score is None:
+            return float("-inf")
+        return self._plan.objective.gain(evaluated.score[self._plan.objective.name])
+
+    def _score(self, state: S, numbers: Iterable[int], split: Split) -> Iterator[Evaluated]:
+        """Results of these candidates on a split: the stored ones, and the missing ones evaluated now."""
+        wanted = tuple(numbers)
+        stored = {one.candidate.number: one for one in self._study.scores(split, wanted, items=False)}
+        yield from stored.values()
+        missing = [number for number in wanted if number not in stored]
+        for candidate in self._study.candidates(missing):
+            self._executor.submit(Task(candidate, split))
+        while missing:
+            if self._on_progress is not None:
+                self._on_progress(self._progress(state, len(missing), split))
+            evaluated = self._executor.next(timeout=WAIT)
+            if evaluated is None:
+                self._study.flush()
+                continue
+            missing.remove(evaluated.candidate.number)
+            self._study.save_scores(split, (evaluated,))
+            yield evaluated
+
+
+def _changes(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> tuple[Change, ...]:
+    """Which slots of the population hold another candidate than before."""
+    if before == after:
+        return ()
+    padded = before + (None,) * (len(after) - len(before))
+    return tuple(Change(slot, new) for slot, (old, new) in enumerate(zip(padded, after, strict=True)) if old != new)

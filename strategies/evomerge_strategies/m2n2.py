@@ -1,0 +1,342 @@
+"""M2N2: Competition and Attraction Improve Model Fusion (Abrantes, Lange, Tang; arXiv 2508.16204, GECCO 2025).
+
+Members of an archive compete for items (implicit fitness sharing), mates are chosen for items that the first parent
+fails, and the boundary between two models is itself evolved. Steady state: one child at a time, scored on all items,
+takes the place of whoever is paid least. Equation numbers are the paper's.
+
+Two things differ from the published code on purpose: where no mate has anything to offer (0/0 in Eq. 4) the second
+parent is drawn by payout among the others, and counted; and the best members ever seen are kept in a hall of fame,
+because the archive itself may lose them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, cast
+
+import numpy as np
+from annotated_types import Ge, Gt
+from numpy.typing import NDArray
+
+from evomerge.candidate import ANCESTOR, MEMBER, Candidate, Evaluated, Noise, Recipe, Score, Segment
+from evomerge.errors import StrategyError
+from evomerge.strategy import Group, Problem, Strategy, require_members
+from evomerge.streams import stream
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class M2N2Settings:
+    """M2N2's settings; the defaults are the published digits experiment from pre-trained seeds.
+
+    Attributes:
+        population: archive slots P.
+        alpha: exponent of the competition for an item (Eq. 3): 0 is a plain score sum, above 1 crowding costs more.
+        capacity: what an item pays in all: ``one``, or the ``best`` score any member reaches on it (Eq. 5); ``auto``
+            is ``one`` for right/wrong scores.
+        subtract_minimum: take each item's lowest score in the archive from all its scores first (diffusion run).
+        attraction: choose the second parent by what it can add (Eq. 4); off: both parents by payout, independently.
+        crossover: mix two parents; off: the child is a (mutated) copy of the first.
+        split_point: evolve the boundary; off: one mixing ratio for the whole vector.
+        mutation: standard deviation of the noise on every coordinate of a child; 0 is none.
+        start: begin from the pool's members (``seeds``) or from ``scratch_members`` random models (``scratch``).
+        scratch_members: how many random models.
+        scratch_scale: their standard deviation.
+        warm_up: so many first children come from uniformly drawn parents.
+        angle: SLERP's angle over the ``global`` vectors (published code) or ``per_segment`` (Eq. 2).
+        hall_of_fame: how many of the best ever seen are remembered as finalists.
+    """
+
+    population: Annotated[int, Gt(1)] = 20
+    alpha: Annotated[float, Ge(0)] = 1.0
+    capacity: Literal["auto", "one", "best"] = "auto"
+    subtract_minimum: bool = False
+    attraction: bool = True
+    crossover: bool = True
+    split_point: bool = True
+    mutation: Annotated[float, Ge(0)] = 0.0
+    start: Literal["seeds", "scratch"] = "seeds"
+    scratch_members: Annotated[int, Gt(1)] = 2
+    scratch_scale: Annotated[float, Gt(0)] = 0.01
+    warm_up: Annotated[int, Ge(0)] = 0
+    angle: Literal["global", "per_segment"] = "global"
+    hall_of_fame: Annotated[int, Gt(0)] = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One occupied slot of the archive."""
+
+    number: int
+    digest: str
+    generation: int
+
+
+@dataclass(frozen=True)
+class M2N2State:
+    """The archive: ``scores`` are raw item scores, (P, N), all zero where ``members`` has ``None``.
+
+    ``hall`` holds (value, number) of the best ever seen, best first; ``no_attraction`` counts matches in which no
+    mate had anything to offer.
+    """
+
+    asked: int
+    told: int
+    members: tuple[Member | None, ...]
+    scores: NDArray[np.generic]
+    hall: tuple[tuple[float, int], ...] = ()
+    no_attraction: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The random numbers of one child: for its parents, and a split and a mixing weight for each parameter group."""
+
+    first: float
+    second: float
+    splits: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+def draws_from(seed: int, number: int, groups: tuple[Group, ...]) -> Draws:
+    """The draws of candidate ``number``, from its own stream."""
+    random = stream(seed, number)
+    first, second, *weights = random.random(2 + len(groups)).tolist()
+    splits = random.integers(0, [group.size for group in groups]).tolist()
+    return Draws(first, second, tuple(splits), tuple(weights))
+
+
+class M2N2(Strategy[M2N2State]):
+    """See the module's docstring. ``draws`` may replace the random numbers, to replay another implementation's."""
+
+    Settings = M2N2Settings
+    State = M2N2State
+
+    def __init__(self, settings: M2N2Settings, problem: Problem, draws: Callable[[int], Draws] | None = None) -> None:
+        if problem.items == 0:
+            raise StrategyError("m2n2 needs a score for each item; this fitness returns none (see Score.items)")
+        if settings.start == "seeds":
+            require_members(problem, 1, "m2n2 from seeds")
+        self._s, self._problem = settings, problem
+        self._draws = draws or (lambda number: draws_from(problem.seed, number, problem.groups))
+        self._seeds = len(problem.members) if settings.start == "seeds" else settings.scratch_members
+        self._options: tuple[tuple[str, str | int | float | bool], ...] = (("angle", settings.angle),)
+
+    def start(self) -> M2N2State:
+        """An empty archive; its scores take the dtype of the first row told."""
+        slots = self._s.population
+        return M2N2State(0, 0, (None,) * slots, np.zeros((slots, self._problem.items), dtype=bool))
+
+    # --- asking -----------------------------------------------------------------------------------------------
+
+    def ask(self, state: M2N2State, room: int) -> tuple[M2N2State, tuple[Candidate, ...]]:
+        """Seeds first; once all of them are back, children of the present archive."""
+        if state.asked < self._seeds:
+            numbers = range(state.asked, min(state.asked + room, self._seeds))
+            return replace(state, asked=numbers.stop), tuple(self._seed(number) for number in numbers)
+        if room <= 0 or state.told < self._seeds or self.exhausted(state):
+            return state, ()
+        archive = _Archive(state, self._s)
+        children, lonely = [], 0
+        for number in range(state.asked, state.asked + room):
+            child, undefined = self._child(archive, state, number)
+            children.append(child)
+            lonely += undefined
+        return replace(state, asked=state.asked + room, no_attraction=state.no_attraction + lonely), tuple(children)
+
+    def _seed(self, number: int) -> Candidate:
+        groups = self._problem.groups
+        if self._s.start == "seeds":
+            whole = tuple(Segment(group.name, 0, group.size, (1.0,)) for group in groups)
+            return Candidate(number, Recipe("linear", (MEMBER + self._problem.members[number],), whole), origin="seed")
+        empty = tuple(Segment(group.name, 0, group.size, ()) for group in groups)
+        noise = Noise(self._s.scratch_scale, self._problem.seed, number)
+        return Candidate(number, Recipe("linear", (), empty, noise=noise), origin="random")
+
+    def _child(self, archive: _Archive, state: M2N2State, number: int) -> tuple[Candidate, bool]:
+        """One child, and whether attraction was undefined for its first parent."""
+        draws = self._draws(number)
+        warming = number < self._seeds + self._s.warm_up
+        first, second, undefined = archive.parents(draws, uniform=warming)
+        one, two = cast(Member, state.members[first]), cast(Member, state.members[second])
+        noise = Noise(self._s.mutation, self._problem.seed, number) if self._s.mutation > 0 else None
+        if self._s.crossover:
+            sources: tuple[str, ...] = (ANCESTOR + one.digest, ANCESTOR + two.digest)
+            recipe = Recipe("slerp", sources, self._segments(draws), self._options, noise)
+            parents: tuple[int, ...] = (one.number, two.number)
+        else:
+            whole = tuple(Segment(group.name, 0, group.size, (1.0,)) for group in self._problem.groups)
+            recipe, parents = Recipe("linear", (ANCESTOR + one.digest,), whole, noise=noise), (one.number,)
+        generation = 1 + max(one.generation, two.generation if self._s.crossover else 0)
+        origin = "warm-up" if warming else "crossover" if self._s.crossover else "copy"
+        return Candidate(number, recipe, parents, generation, origin), undefined
+
+    def _segments(self, draws: Draws) -> tuple[Segment, ...]:
+        """Per group: t = w before the split point, 1 - w from it on (Eq. 2); each group has its own (s, w)."""
+        segments = []
+        for group, split, weight in zip(self._problem.groups, draws.splits, draws.weights, strict=True):
+            if not self._s.split_point:
+                segments.append(Segment(group.name, 0, group.size, (weight,)))
+                continue
+            if split > 0:
+                segments.append(Segment(group.name, 0, split, (weight,)))
+            segments.append(Segment(group.name, split, group.size, (1.0 - weight,)))
+        return tuple(segments)
+
+    # --- telling ----------------------------------------------------------------------------------------------
+
+    def tell(self, state: M2N2State, evaluated: Evaluated) -> M2N2State:
+        """Empty slots fill first; then the newcomer takes the place of whoever is paid least, perhaps its own."""
+        state = replace(state, told=state.told + 1)
+        if evaluated.score is None:
+            return state
+        row = evaluated.score.items
+        if row is None:
+            raise StrategyError("m2n2 was told a score without per-item scores")
+        candidate = evaluated.candidate
+        state = replace(state, hall=self._fame(state.hall, candidate.number, evaluated.score))
+        slot = self._slot_for(state, row)
+        if slot == self._s.population:
+            return state
+        scores = state.scores.astype(np.result_type(state.scores.dtype, row.dtype))
+        scores[slot] = row
+        newcomer = Member(candidate.number, candidate.recipe.digest, candidate.generation)
+        members = (*state.members[:slot], newcomer, *state.members[slot + 1 :])
+        return replace(state, members=members, scores=scores)
+
+    def _slot_for(self, state: M2N2State, row: NDArray[np.generic]) -> int:
+        """The slot a new row takes: the first empty one, else the lowest payout of all P + 1; P means discarded."""
+        if None in state.members:
+            return state.members.index(None)
+        rows = np.empty((len(state.members) + 1, row.size))
+        rows[:-1], rows[-1] = state.scores, row
+        return least(self._niches(rows))
+
+    def _niches(self, rows: Floats) -> Floats:
+        """What each of these (occupied) rows is paid."""
+        if self._s.subtract_minimum:
+            rows -= rows.min(axis=0)
+        return payout(rows, item_weights(rows, self._s))
+
+    def _fame(self, hall: tuple[tuple[float, int], ...], number: int, score: Score) -> tuple[tuple[float, int], ...]:
+        """The hall of fame with this one in it, if it belongs there; the earlier of equals first."""
+        objective = self._problem.objectives[0]
+        value = score[objective.name]
+        if len(hall) == self._s.hall_of_fame and objective.gain(value) <= objective.gain(hall[-1][0]):
+            return hall
+        entries = sorted((*hall, (value, number)), key=lambda entry: (-objective.gain(entry[0]), entry[1]))
+        return tuple(entries[: self._s.hall_of_fame])
+
+    # --- looking ----------------------------------------------------------------------------------------------
+
+    def population(self, state: M2N2State) -> tuple[int | None, ...]:
+        """Candidate numbers by slot."""
+        return tuple([member.number if member else None for member in state.members])
+
+    def finalists(self, state: M2N2State) -> tuple[int, ...]:
+        """The hall of fame, best first."""
+        return tuple(number for _, number in state.hall)
+
+    def exhausted(self, state: M2N2State) -> str | None:
+        """A search from seeds needs two that could be scored; a copy without mutation needs none, but finds nothing."""
+        needed = 2 if self._s.crossover else 1
+        alive = sum(member is not None for member in state.members)
+        if state.told >= self._seeds and alive < needed:
+            return f"only {alive} of {self._seeds} starting models could be scored, m2n2 needs {needed}"
+        return None
+
+    def diagnostics(self, state: M2N2State) -> dict[str, float]:
+        """Coverage, mean binary entropy over items (paper Fig. 3, 5), and smallest and largest niche (payout)."""
+        filled = [slot for slot, member in enumerate(state.members) if member is not None]
+        if not filled:
+            return {}
+        rows = state.scores[filled].astype(np.float64)
+        share = np.clip(rows.mean(axis=0), 0.0, 1.0)
+        inner = share[(share > 0) & (share < 1)]
+        entropy = -(inner * np.log2(inner) + (1 - inner) * np.log2(1 - inner)).sum() / share.size
+        niches = self._niches(rows)
+        return {
+            "coverage": float(rows.max(axis=0).mean()),
+            "entropy": float(entropy),
+            "niche_min": float(niches.min()),
+            "niche_max": float(niches.max()),
+        }
+
+
+def item_weights(rows: Floats, settings: M2N2Settings) -> Floats:
+    """c_j / z_j^alpha of each item over these rows (Eq. 3), 0 where nobody scores."""
+    crowd = rows.sum(axis=0)
+    weights = np.zeros_like(crowd)
+    paid = crowd > 0
+    if settings.alpha == 1.0:
+        np.divide(1.0, crowd, out=weights, where=paid)
+    else:
+        np.power(crowd, -settings.alpha, out=weights, where=paid)
+    if settings.capacity == "best" or (settings.capacity == "auto" and not _binary(rows)):
+        weights *= rows.max(axis=0)  # Eq. 5
+    return weights
+
+
+def payout(rows: Floats, weights: Floats) -> Floats:
+    """f_k, the sum of what each row is paid over the items. Summed pairwise: no BLAS, so no dependence on threads."""
+    return np.asarray((rows * weights).sum(axis=1))
+
+
+def _binary(rows: Floats) -> bool:
+    return bool(((rows == 0) | (rows == 1)).all())
+
+
+def least(payouts: Floats) -> int:
+    """The lowest index among the least. Payouts that differ by rounding only are equal: items often pay in thirds."""
+    return int(np.argmax(payouts <= payouts.min() * (1.0 + 1e-9)))
+
+
+def pick(weights: Floats, uniform: float) -> int:
+    """Roulette: the first index whose cumulative weight reaches total * (1 - u), u in [0, 1)."""
+    cumulative = np.cumsum(weights)
+    return int(np.searchsorted(cumulative, cumulative[-1] * (1.0 - uniform)))
+
+
+class _Archive:
+    """One archive's payouts, computed once for all children of a turn."""
+
+    def __init__(self, state: M2N2State, settings: M2N2Settings) -> None:
+        self._s = settings
+        self._filled = np.array([member is not None for member in state.members])
+        rows = state.scores.astype(np.float64)
+        if settings.subtract_minimum:
+            rows[self._filled] -= rows[self._filled].min(axis=0)  # empty slots stay zero
+        self._rows, self._weights = rows, item_weights(rows, settings)
+        self._payout = payout(rows, self._weights)
+
+    def parents(self, draws: Draws, *, uniform: bool) -> tuple[int, int, bool]:
+        """Slots of the two parents, and whether attraction was undefined."""
+        if uniform:
+            everyone = self._filled.astype(np.float64)
+            first = pick(everyone, draws.first)
+            return first, pick(_without(everyone, first), draws.second), False
+        chances = self._payout if self._payout.any() else self._filled.astype(np.float64)
+        first = pick(chances, draws.first)
+        if not self._s.attraction or not self._s.crossover:
+            return first, pick(chances, draws.second), False
+        gains = self.attraction(first)
+        if gains.any():
+            return first, pick(gains, draws.second), False
+        others = _without(chances, first)
+        if not others.any():
+            others = _without(self._filled.astype(np.float64), first)
+        return first, pick(others, draws.second), True
+
+    def attraction(self, first: int) -> Floats:
+        """Eq. 4: G(A, B) = sum_j max(F_Bj - F_Aj, 0), with F_kj = S_kj c_j / z_j^alpha."""
+        more = self._rows - self._rows[first]
+        np.maximum(more, 0.0, out=more)
+        return payout(more, self._weights)
+
+
+def _without(weights: Floats, index: int) -> Floats:
+    rest = weights.copy()
+    rest[index] = 0.0
+    return rest
