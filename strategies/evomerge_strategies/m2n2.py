@@ -19,10 +19,12 @@ import numpy as np
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
-from evomerge.candidate import ANCESTOR, MEMBER, Candidate, Evaluated, Noise, Recipe, Score, Segment
+from evomerge.candidate import ANCESTOR, Candidate, Evaluated, Noise, Recipe, Segment
 from evomerge.errors import StrategyError
 from evomerge.strategy import Group, Problem, Strategy, require_members
 from evomerge.streams import stream
+from evomerge_strategies.hall import Hall, enter
+from evomerge_strategies.seeds import pool_seeds
 
 Floats = NDArray[np.float64]
 
@@ -86,7 +88,7 @@ class M2N2State:
     told: int
     members: tuple[Member | None, ...]
     scores: NDArray[np.generic]
-    hall: tuple[tuple[float, int], ...] = ()
+    hall: Hall = ()
     no_attraction: int = 0
 
 
@@ -147,11 +149,9 @@ class M2N2(Strategy[M2N2State]):
         return replace(state, asked=state.asked + room, no_attraction=state.no_attraction + lonely), tuple(children)
 
     def _seed(self, number: int) -> Candidate:
-        groups = self._problem.groups
         if self._s.start == "seeds":
-            whole = tuple(Segment(group.name, 0, group.size, (1.0,)) for group in groups)
-            return Candidate(number, Recipe("linear", (MEMBER + self._problem.members[number],), whole), origin="seed")
-        empty = tuple(Segment(group.name, 0, group.size, ()) for group in groups)
+            return pool_seeds(self._problem)[number]
+        empty = tuple(Segment(group.name, 0, group.size, ()) for group in self._problem.groups)
         noise = Noise(self._s.scratch_scale, self._problem.seed, number)
         return Candidate(number, Recipe("linear", (), empty, noise=noise), origin="random")
 
@@ -196,7 +196,8 @@ class M2N2(Strategy[M2N2State]):
         if row is None:
             raise StrategyError("m2n2 was told a score without per-item scores")
         candidate = evaluated.candidate
-        state = replace(state, hall=self._fame(state.hall, candidate.number, evaluated.score))
+        hall = enter(state.hall, evaluated, self._problem.objectives[0], self._s.hall_of_fame)
+        state = replace(state, hall=hall)
         slot = self._slot_for(state, row)
         if slot == self._s.population:
             return state
@@ -219,15 +220,6 @@ class M2N2(Strategy[M2N2State]):
         if self._s.subtract_minimum:
             rows -= rows.min(axis=0)
         return payout(rows, item_weights(rows, self._s))
-
-    def _fame(self, hall: tuple[tuple[float, int], ...], number: int, score: Score) -> tuple[tuple[float, int], ...]:
-        """The hall of fame with this one in it, if it belongs there; the earlier of equals first."""
-        objective = self._problem.objectives[0]
-        value = score[objective.name]
-        if len(hall) == self._s.hall_of_fame and objective.gain(value) <= objective.gain(hall[-1][0]):
-            return hall
-        entries = sorted((*hall, (value, number)), key=lambda entry: (-objective.gain(entry[0]), entry[1]))
-        return tuple(entries[: self._s.hall_of_fame])
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -268,7 +260,7 @@ class M2N2(Strategy[M2N2State]):
 def item_weights(rows: Floats, settings: M2N2Settings) -> Floats:
     """c_j / z_j^alpha of each item over these rows (Eq. 3), 0 where nobody scores."""
     crowd = rows.sum(axis=0)
-    weights = np.zeros_like(crowd)
+    weights: Floats = np.zeros_like(crowd)
     paid = crowd > 0
     if settings.alpha == 1.0:
         np.divide(1.0, crowd, out=weights, where=paid)
