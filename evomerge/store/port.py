@@ -6,7 +6,8 @@ The contract, checked by `evomerge.testing.StoreContract` over every store:
   together. Turns become durable in order, each in one transaction with its neighbours (*group commit*): a turn is on
   disk at the latest ``commit_every`` seconds of evaluation after it was saved, and at once when the last commit is
   longer ago. What a crash may cost is therefore at most that much work, which is then done again, identically.
-* **Writes are repeatable.** Every row has a natural key; writing it twice changes nothing.
+* **Writes are repeatable.** Every row has a natural key; writing it twice changes nothing. Saving *another* turn under a
+  number that is taken, or leaving a gap, is a `StoreError`: it is a study that does not go on as it began.
 * **One driver.** Writing needs a lease, renewed by a heartbeat. A lease whose owner is silent for ``lease_seconds``, or
   is known to be dead on this host, may be taken over; a driver that lost its lease can write nothing more.
 * **Read your own writes.** What was saved but not yet committed is visible to the one who saved it, only to them.
@@ -149,7 +150,7 @@ class StudyStore(ABC):
 
     @abstractmethod
     def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Keep a state, in the same transaction as the turn it follows. Only the newest two keep their text."""
+        """Keep a state; it is never durable before the turn it follows. Only the newest two keep their text."""
 
     @abstractmethod
     def add_event(self, level: Level, kind: str, text: str, number: int | None = None) -> None:
@@ -174,6 +175,10 @@ class StudyStore(ABC):
     @abstractmethod
     def release(self) -> None:
         """Flush, give the lease back and close. Safe to call twice."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Close as a killed driver would: what is not yet durable is lost, the lease is left to expire."""
 
     # --- reading ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,297 @@
+"""What every strategy must hold; inherit `StrategyContract` and say how to make a fresh one.
+
+The heart of it kills a study before and after each of its saves and demands that the resumed study equals the unbroken
+one. Every run builds a fresh strategy, because an object that survives the crash would hide what it keeps to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evomerge import codec
+from evomerge.candidate import Candidate, Evaluated, Score, Split
+from evomerge.runner import Outcome, Plan, Runner, restore
+from evomerge.store.port import Store, StudyRecord, StudyStore, Turn
+from evomerge.strategy import Group, Objective, Problem, Strategy
+from evomerge.testing.workers import UnevenWorkers
+
+ITEMS = 24
+PROBLEM = Problem(
+    seed=7,
+    members=("low", "high", "odd"),
+    groups=(Group("attention", 40), Group("rest", 9)),
+    objectives=(Objective("accuracy"), Objective("loss", "minimize")),
+    items=ITEMS,
+    base="origin",
+)
+
+
+class Killed(BaseException):
+    """The process is gone. Not an `Exception`: nothing may catch it."""
+
+
+def judge(candidate: Candidate, split: Split) -> Score | str:
+    """A pure function of (recipe, split) that looks like a fitness and fails one candidate in eleven."""
+    word = int(candidate.recipe.digest[:15], 16)
+    if word % 11 == 0 and candidate.parents:
+        return "made to fail"
+    random = np.random.default_rng([word, len(split)])
+    items = random.random(ITEMS) < 0.3 + 0.5 * random.random()
+    losses = random.random(ITEMS).astype(np.float32)
+    return Score((("accuracy", float(items.mean())), ("loss", float(losses.mean()))), items, losses)
+
+
+class Mortal(StudyStore):
+    """A study whose driver is killed ``before`` or ``after`` its n-th save."""
+
+    def __init__(self, study: StudyStore, kill_at: int, when: str) -> None:
+        self._study, self._left, self._when = study, kill_at, when
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("_study", "_left", "_when", "save_turn", "save_scores", "_save"):
+            return object.__getattribute__(self, name)
+        return getattr(object.__getattribute__(self, "_study"), name)
+
+    def _save(self, save: Callable[[], None]) -> None:
+        if self._left == 0 and self._when == "before":
+            raise Killed
+        save()
+        if self._left == 0:
+            raise Killed
+        self._left -= 1
+
+    def save_turn(self, turn: Turn) -> None:
+        self._save(lambda: self._study.save_turn(turn))
+
+    def save_scores(self, split: Split, evaluated: Any) -> None:
+        self._save(lambda: self._study.save_scores(split, evaluated))
+
+
+Mortal.__abstractmethods__ = frozenset()  # everything else is passed on
+
+
+def history(study: StudyStore) -> list[str]:
+    """All that must not depend on interruptions, as text: turns, results of every split, population, final choice."""
+    lines = [
+        codec.dump(candidate) for turn in study.turns() for candidate in turn.asked
+    ]
+    for split in ("search", "selection", "report"):
+        for one in study.scores(split):  # type: ignore[arg-type]  # a literal in a tuple is inferred as str
+            verdict = codec.dump(one.score) if one.score is not None else one.failure
+            lines.append(f"{split} {one.candidate.number} {verdict}")
+    lines += [f"{seq} {change}" for seq, change in study.changes()]
+    lines += [f"turn {turn.seq} {[e.candidate.number for e in turn.told]}" for turn in study.turns(items=False)]
+    return [*lines, f"final {study.summary().final}"]
+
+
+class StrategyContract:
+    """Inherit this and override `make`; override ``problem``, ``budget`` or ``window`` where the strategy needs it."""
+
+    problem: Problem = PROBLEM
+    budget: int = 40
+    window: int = 4
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        """A fresh strategy, as after a restart of the process."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self) -> Iterator[Store]:
+        """Where the studies of one test live; override to run over another store."""
+        from evomerge.store.memory import MemoryStore
+
+        with MemoryStore() as store:
+            yield store
+
+    # --- helpers ----------------------------------------------------------------------------------------------
+
+    def plan(self, telling: Any = "asked") -> Plan:
+        """A short study with all three splits and frequent snapshots."""
+        splits: tuple[Split, ...] = ("search", "selection", "report")
+        return Plan(self.problem.objectives[0], self.budget, self.window, telling, 3, splits, snapshot_every=7)
+
+    def create(self, store: Store, name: str) -> None:
+        """A study of this problem."""
+        store.create(StudyRecord(name, "", {}, self.problem.seed, "accuracy", "maximize"))
+
+    def go(self, store: Store, name: str, workers: int = 1, kill: tuple[int, str] | None = None, **kind: Any) -> Outcome:
+        """Run or resume a study with a fresh strategy; ``kill`` it at a save if told so."""
+        with self.opened(store, name, lost=kill is not None) as study:
+            mortal = study if kill is None else Mortal(study, *kill)
+            executor = UnevenWorkers(judge, workers, seed=workers)
+            return Runner(self.make(self.problem), mortal, executor, self.plan(**kind)).run()
+
+    @contextmanager
+    def opened(self, store: Store, name: str, lost: bool = False) -> Iterator[StudyStore]:
+        """The study opened for writing. ``lost``: what was not yet durable goes the way of the killed driver."""
+        study = store.open(name, write=True, steal=True)
+        try:
+            yield study
+        finally:
+            if lost:
+                study.abandon()
+            else:
+                study.release()
+
+    def unbroken(self, store: Store, **kind: Any) -> list[str]:
+        """The history of a study that nothing disturbed."""
+        self.create(store, "unbroken")
+        self.go(store, "unbroken", **kind)
+        return history(store.open("unbroken"))
+
+    # --- the contract -----------------------------------------------------------------------------------------
+
+    def test_asks_dense_numbers_and_never_too_many(self) -> None:
+        strategy = self.make(self.problem)
+        state, seen = strategy.start(), 0
+        waiting: list[Candidate] = []
+        for room in (3, 1, 0, 5, 2) * 6:
+            before = state
+            state, asked = strategy.ask(state, room)
+            assert len(asked) <= room
+            assert asked or codec.equal(before, state)
+            assert [c.number for c in asked] == list(range(seen, seen + len(asked)))
+            assert all(parent < c.number for c in asked for parent in c.parents)
+            seen += len(asked)
+            assert state.asked == seen
+            waiting.extend(asked)
+            for candidate in waiting:
+                state = strategy.tell(state, _evaluated(candidate))
+            waiting.clear()
+            assert state.told == seen
+
+    def test_asking_again_and_asking_in_parts_give_the_same(self) -> None:
+        strategy = self.make(self.problem)
+        state = self._warmed(strategy)
+        after, whole = strategy.ask(state, 3)
+        again, same = self.make(self.problem).ask(state, 3)
+        assert [codec.dump(c) for c in whole] == [codec.dump(c) for c in same]
+        assert codec.equal(after, again)
+        parts: list[Candidate] = []
+        for room in (1, 2):
+            state, some = strategy.ask(state, room)
+            parts.extend(some)
+        assert [codec.dump(c) for c in whole] == [codec.dump(c) for c in parts]
+        assert codec.equal(after, state)
+
+    def test_states_survive_the_codec_and_are_never_changed(self) -> None:
+        strategy = self.make(self.problem)
+        state = self._warmed(strategy)
+        text = codec.dump(state)
+        loaded = codec.load(strategy.State, text)
+        after, asked = strategy.ask(state, 4)
+        for candidate in asked:
+            after = strategy.tell(after, _evaluated(candidate))
+        assert codec.dump(state) == text
+        fresh = self.make(self.problem)
+        from_text, asked_again = fresh.ask(loaded, 4)
+        for candidate in asked_again:
+            from_text = fresh.tell(from_text, _evaluated(candidate))
+        assert codec.equal(after, from_text)
+
+    def test_nothing_depends_on_numpys_global_generator(self) -> None:
+        def digests(seed: int) -> list[str]:
+            np.random.seed(seed)  # noqa: NPY002  # the very thing under test
+            strategy = self.make(self.problem)
+            _, asked = strategy.ask(self._warmed(strategy), 4)
+            return [c.recipe.digest for c in asked]
+
+        assert digests(1) == digests(2)
+
+    def test_finalists_were_scored_and_the_best_leads(self, store: Store) -> None:
+        self.create(store, "s")
+        outcome = self.go(store, "s")
+        study = store.open("s")
+        assert outcome.status == "finished"
+        values = {e.candidate.number: e.score["accuracy"] for e in study.scores("search") if e.score is not None}
+        strategy = self.make(self.problem)
+        state, _ = restore(strategy, study)
+        finalists = strategy.finalists(state)
+        assert finalists
+        assert set(finalists) <= set(values)
+        assert values[finalists[0]] == max(values.values())
+        assert study.summary().told == self.budget
+        assert len(list(study.scores("report"))) == 1
+
+    def test_failed_candidates_spend_budget_and_enter_no_population(self) -> None:
+        strategy = self.make(self.problem)
+        state = self._warmed(strategy)
+        state, asked = strategy.ask(state, 1)
+        before = strategy.population(state)
+        after = strategy.tell(state, Evaluated(asked[0], failure="made to fail"))
+        assert after.told == state.told + 1
+        assert asked[0].number not in strategy.finalists(after)
+        assert asked[0].number not in before
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_kill_at_any_save_changes_nothing(self, store: Store, when: str) -> None:
+        expected = self.unbroken(store)
+        for save in range(1000):
+            name = f"killed-{when}-{save}"
+            self.create(store, name)
+            try:
+                self.go(store, name, kill=(save, when))
+            except Killed:
+                self.go(store, name)
+                assert history(store.open(name)) == expected, f"killed {when} save {save}"
+            else:
+                assert save > self.budget / self.window, "the study was never killed"
+                return
+        pytest.fail("a short study does not save a thousand times")
+
+    def test_many_kills_in_one_study_change_nothing(self, store: Store) -> None:
+        expected = self.unbroken(store)
+        self.create(store, "haunted")
+        kills = 0
+        while True:
+            try:
+                self.go(store, "haunted", kill=(kills % 3, "after"))
+            except Killed:
+                kills += 1
+            else:
+                break
+        self.go(store, "haunted")
+        assert kills > 5
+        assert history(store.open("haunted")) == expected
+
+    def test_the_number_of_workers_changes_nothing(self, store: Store) -> None:
+        expected = self.unbroken(store)
+        for workers in (2, 4):
+            name = f"{workers} workers"
+            self.create(store, name)
+            self.go(store, name, workers=workers)
+            assert history(store.open(name)) == expected
+
+    def test_told_as_they_come_resumes_from_its_journal(self, store: Store) -> None:
+        self.create(store, "eager")
+        for save in range(2, 9, 3):
+            with pytest.raises(Killed):
+                self.go(store, "eager", workers=3, kill=(save, "after"), telling="completion")
+        outcome = self.go(store, "eager", workers=3, telling="completion")
+        study = store.open("eager")
+        assert outcome.status == "finished"
+        told = [e.candidate.number for turn in study.turns(items=False) for e in turn.told]
+        assert sorted(told) == list(range(self.budget))
+        state, _ = restore(self.make(self.problem), study)
+        assert state.told == self.budget
+
+    def _warmed(self, strategy: Strategy[Any]) -> Any:
+        """A state with some history."""
+        state = strategy.start()
+        while state.told < self.budget // 2:
+            state, asked = strategy.ask(state, 1)
+            for candidate in asked:
+                state = strategy.tell(state, _evaluated(candidate))
+        return state
+
+
+def _evaluated(candidate: Candidate) -> Evaluated:
+    verdict = judge(candidate, "search")
+    if isinstance(verdict, str):
+        return Evaluated(candidate, failure=verdict)
+    return Evaluated(candidate, score=verdict)
