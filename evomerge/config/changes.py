@@ -1,0 +1,85 @@
+"""What differs between two configurations of one study, and which differences leave its search as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from evomerge.settings import StudySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key with its value then and now (JSON text; ``-`` where it is absent)."""
+
+    key: str
+    old: str
+    new: str
+    harmless: bool
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old} -> {self.new}"
+
+
+def canonical(settings: StudySettings) -> dict[str, str]:
+    """The settings as JSON text, section by section, defaults written out. Mappings keep their order: it matters."""
+    return {one.name: _json(getattr(settings, one.name)) for one in fields(settings)}
+
+
+def digest(sections: Mapping[str, str]) -> dict[str, str]:
+    """The digest of each section of `canonical`: 16 hexadecimal digits of BLAKE2b."""
+    return {name: hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for name, text in sections.items()}
+
+
+def differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Difference, ...]:
+    """What differs between two results of `canonical`, key by key."""
+    found = []
+    for name in dict.fromkeys((*old, *new)):
+        if old.get(name) == new.get(name):
+            continue
+        before = dict(_leaves(name, json.loads(old.get(name, "{}"))))
+        after = dict(_leaves(name, json.loads(new.get(name, "{}"))))
+        for key in dict.fromkeys((*before, *after)):
+            a, b = before.get(key, "-"), after.get(key, "-")
+            if a != b:
+                found.append(Difference(key, a, b, harmless(key, a, b)))
+    return tuple(found)
+
+
+def harmless(key: str, old: str, new: str) -> bool:
+    """Whether the search goes on exactly as it began although ``key`` changed.
+
+    Where candidates are scored and kept does not matter, nor how many are compared at the end; a budget may grow. The
+    place of a pool member may change because its content is compared by digest. Everything else is the search itself.
+    """
+    section, _, rest = key.partition(".")
+    if key == "budget.evaluations":
+        return int(new) >= int(old)
+    if section == "pool":
+        return (rest == "base" or rest.startswith("members.")) and "-" not in (old, new) and "null" not in (old, new)
+    return section in ("executor", "store", "finalists")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, dict):
+        yield path, _json(value)
+        return
+    for key, item in value.items():
+        yield from _leaves(f"{path}.{key}", item)
+    if len(value) > 1:
+        yield f"{path} (order of keys)", ", ".join(value)

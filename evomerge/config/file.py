@@ -1,0 +1,139 @@
+"""A YAML study file into `StudySettings`; every error says file, line, what is wrong and what is right."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from evomerge import plugins
+from evomerge.config.annotations import described
+from evomerge.config.values import unknown, value
+from evomerge.config.yamlfile import Node, Problems, parse
+from evomerge.errors import ConfigError, PluginError
+from evomerge.fitness import Splits
+from evomerge.settings import Choice, StudySettings
+
+_RANGES = "give ranges of items such as 0:1000 or 0:100,200:300"
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study file that was read: its absolute path, its text, and what it says."""
+
+    path: Path
+    text: str
+    settings: StudySettings
+
+    @property
+    def root(self) -> Path:
+        """The folder that the file's paths are relative to."""
+        return self.path.parent
+
+
+def read(path: Path) -> StudyFile:
+    """Read and validate a study file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds errors; all of them are listed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"there is no study file {path}; 'evomerge init' writes one to start from") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; name the study file in it") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); name a YAML study file") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    absolute = path.absolute()
+    plugins.allow(absolute.parent)
+    return StudyFile(absolute, text, settings_of(text, str(path)))
+
+
+def settings_of(text: str, file: str = "study file") -> StudySettings:
+    """The settings that a study file's text stands for; ``file`` is only its name in errors.
+
+    Raises:
+        ConfigError: listing every error with its line.
+    """
+    problems = Problems(file)
+    root = parse(text, problems)
+    if not isinstance(root.content, dict):
+        problems.add(root.line, f"the file is {root.shown}; a study file is a mapping of keys to values")
+        problems.raise_any()
+    hints = get_type_hints(StudySettings, include_extras=True)
+    found: dict[str, Any] = {}
+    for key, node in root.content.items():
+        if key not in hints:
+            unknown(problems, root.lines[key], key, hints)
+        elif key == "strategy":
+            found[key] = _choice(key, node, problems, "strategies")
+        elif key == "fitness":
+            found[key] = _choice(key, node, problems, "fitness")
+        else:
+            found[key] = _splits(node, problems) if key == "splits" else value(hints[key], node, key, problems)
+    _require_keys(root, hints, problems)
+    problems.raise_any()
+    return StudySettings(**found)
+
+
+def _require_keys(root: Node, hints: dict[str, Any], problems: Problems) -> None:
+    for one in fields(StudySettings):
+        if one.name not in root.content and one.default is MISSING and one.default_factory is MISSING:
+            what = "a name and its settings" if hints[one.name] is Choice else described(hints[one.name])
+            problems.add(root.line, f"the key {one.name!r} is missing; give {what}")
+
+
+def _choice(key: str, node: Node, problems: Problems, group: plugins.Group) -> Choice | None:
+    """``m2n2``, or ``{name: m2n2, population: 20}`` with the plugin's own settings beside the name."""
+    mapping = isinstance(node.content, dict)
+    named = node.child("name") if mapping else node
+    if named is None or not isinstance(named.content, str):
+        known = ", ".join(plugins.names(group))
+        problems.add((named or node).line, f"{key} needs a name; give one of {known}, or package.module:Name")
+        return None
+    plugin: type[Any]
+    try:
+        plugin = plugins.strategy(named.content) if group == "strategies" else plugins.fitness(named.content)
+    except PluginError as error:
+        problems.add(named.line, str(error))
+        return None
+    own = {name: inner for name, inner in node.content.items() if name != "name"} if mapping else {}
+    return Choice(named.content, value(plugin.Settings, Node(own, node.line, lines=node.lines), key, problems))
+
+
+def _splits(node: Node, problems: Problems) -> Splits | None:
+    known = tuple(one.name for one in fields(Splits))
+    if not isinstance(node.content, dict):
+        problems.add(node.line, f"splits is {node.shown}; give a mapping with the keys {', '.join(known)}")
+        return None
+    ranges: dict[str, tuple[tuple[int, int], ...]] = {}
+    for key, inner in node.content.items():
+        if key not in known:
+            unknown(problems, node.lines[key], key, known, "splits")
+            continue
+        try:
+            ranges[key] = _ranges(inner.content)
+        except ValueError:
+            problems.add(inner.line, f"splits.{key} is {inner.shown}; {_RANGES}")
+    if "search" not in node.content:
+        problems.add(node.line, f"splits lacks the key 'search'; {_RANGES}")
+    if problems or "search" not in ranges:
+        return None
+    splits = Splits(**ranges)
+    try:
+        splits.check()
+    except ConfigError as error:
+        problems.add(node.line, str(error))
+    return splits
+
+
+def _ranges(content: object) -> tuple[tuple[int, int], ...]:
+    if content is None:
+        return ()
+    if not isinstance(content, str):
+        raise ValueError
+    pieces = [piece.split(":") for piece in content.split(",") if piece.strip()]
+    return tuple((int(start), int(stop)) for start, stop in pieces)

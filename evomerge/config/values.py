@@ -1,0 +1,69 @@
+"""One value of a study file against the annotation it must fit; pydantic finds what is wrong, the words are ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+from evomerge.config.annotations import described, keys_of, step_into
+from evomerge.config.yamlfile import Node, Problems
+from evomerge.errors import EvomergeError
+from evomerge.plugins import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A node, the annotation it must fit, and the dotted path of keys that leads to it."""
+
+    hint: Any
+    node: Node
+    path: str
+
+    def step(self, step: int | str) -> _Place:
+        inner = self.node.child(step)
+        if inner is None:  # the step is pydantic's name for a member of a union, no key
+            return self
+        path = f"{self.path}.{step}" if isinstance(step, str) else f"{self.path}[{step}]"
+        return _Place(step_into(self.hint, step), inner, path)
+
+
+def value(hint: Any, node: Node, path: str, problems: Problems) -> Any:
+    """The value of type ``hint`` that ``node`` holds, or None with its problems added."""
+    from pydantic import TypeAdapter, ValidationError
+
+    plain = {} if node.content is None and is_dataclass(hint) else node.plain
+    try:
+        # JSON in strict mode: lists become tuples, mappings dataclasses, but "20" is no number
+        return TypeAdapter(hint).validate_json(json.dumps(plain), strict=True, extra="forbid")
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            _explain(one["type"], one["loc"], one["msg"], _Place(hint, node, path), problems)
+    except EvomergeError as error:  # a settings class that checks itself
+        problems.add(node.line, f"{path}: {error}")
+    return None
+
+
+def unknown(problems: Problems, line: int, key: str, known: Collection[str], path: str = "") -> None:
+    """Note a key that means nothing, and the nearest that does."""
+    inside = f" in {path}" if path else ""
+    problems.add(line, f"unknown key {key!r}{inside}; {nearest(key, known)}known keys: {', '.join(known) or 'none'}")
+
+
+def _explain(kind: str, steps: tuple[int | str, ...], text: str, place: _Place, problems: Problems) -> None:
+    """Turn one of pydantic's errors into our words at the right line."""
+    about_key = kind in ("missing", "unexpected_keyword_argument")
+    for step in steps[:-1] if about_key else steps:
+        place = place.step(step)
+    node, path = place.node, place.path
+    if about_key and kind == "missing":
+        problems.add(
+            node.line, f"{path} lacks the key {steps[-1]!r}; give {described(step_into(place.hint, steps[-1]))}"
+        )
+    elif about_key:
+        unknown(problems, node.lines[str(steps[-1])], str(steps[-1]), keys_of(place.hint), path)
+    elif kind in ("value_error", "assertion_error"):  # raised by a settings class that checks itself
+        problems.add(node.line, f"{path}: {text.partition(', ')[2]}")
+    else:
+        problems.add(node.line, f"{path} is {node.shown}; give {described(place.hint)}")
