@@ -83,3 +83,9 @@ class ResumeError(StoreError):
     """The study cannot go on exactly as it began: changed config, pool, plugin or library versions."""
 
     exit_code = 5
+
+
+class ExecutorError(EvomergeError):
+    """Workers cannot be started, reached or set up. What was committed is safe; resume when they can."""
+
+    exit_code = 6
