@@ -6,8 +6,8 @@ The contract, checked by `evomerge.testing.StoreContract` over every store:
   together. Turns become durable in order, each in one transaction with its neighbours (*group commit*): a turn is on
   disk at the latest ``commit_every`` seconds of evaluation after it was saved, and at once when the last commit is
   longer ago. What a crash may cost is therefore at most that much work, which is then done again, identically.
-* **Writes are repeatable.** Every row has a natural key; writing it twice changes nothing. Saving *another* turn under a
-  number that is taken, or leaving a gap, is a `StoreError`: it is a study that does not go on as it began.
+* **Writes are repeatable.** Every row has a natural key; writing it twice changes nothing. Saving *another* turn under
+  a number that is taken, or leaving a gap, is a `StoreError`: it is a study that does not go on as it began.
 * **One driver.** Writing needs a lease, renewed by a heartbeat. A lease whose owner is silent for ``lease_seconds``, or
   is known to be dead on this host, may be taken over; a driver that lost its lease can write nothing more.
 * **Read your own writes.** What was saved but not yet committed is visible to the one who saved it, only to them.
