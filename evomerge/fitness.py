@@ -82,6 +82,9 @@ class Fitness(ABC):
     gets: ClassVar[str] = "model"
     """What ``score`` is given: ``"model"`` (a live module with the candidate's weights) or ``"recipe"`` (no weights)."""
 
+    root: Path = Path()
+    """The folder that relative paths in the settings start from: the study file's. Set before anything is read."""
+
     @property
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:
