@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from evomerge.candidate import Score, Split
 from evomerge.errors import ConfigError
@@ -79,8 +79,9 @@ class Fitness(ABC):
     """Scores models. ``Settings`` is a frozen dataclass; ``objectives`` are fixed before anything is loaded."""
 
     Settings: ClassVar[type]
-    gets: ClassVar[str] = "model"
-    """What ``score`` is given: ``"model"`` (a live module with the candidate's weights) or ``"recipe"`` (no weights)."""
+    gets: Literal["model", "recipe"] = "model"
+    """What ``score`` is given: ``"model"`` (a live module with the candidate's weights) or ``"recipe"`` (no weights).
+    An instance may choose by its settings; with ``"recipe"`` nobody calls ``skeleton``."""
 
     root: Path = Path()
     """The folder that relative paths in the settings start from: the study file's. Set before anything is read."""

@@ -1,0 +1,105 @@
+"""What all classification fitnesses share: accuracy and cross-entropy, item by item."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.candidate import Score, Split
+from evomerge.errors import ConfigError
+from evomerge.fitness import Fitness, Splits
+from evomerge.strategy import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from evomerge_fitness.judging import Judge
+
+SPLITS: tuple[Split, ...] = ("search", "selection", "report")
+
+
+class Classification(Fitness):
+    """Right or wrong and the loss, for each item of a labelled data set that the splits cut up."""
+
+    def __init__(self, splits: Splits, losses: bool) -> None:
+        self.splits = splits
+        self.with_losses = losses
+        self._judges: dict[Split, Judge] = {}
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Accuracy (higher is better) and, with losses, mean cross-entropy in nats (lower is better)."""
+        accuracy = Objective("accuracy")
+        return (accuracy, Objective("cross_entropy", "minimize")) if self.with_losses else (accuracy,)
+
+    def items(self, split: Split) -> int:
+        """How many items the split has."""
+        return self.splits.size(split)
+
+    def score(self, model: Any, split: Split) -> Score:
+        """Accuracy and cross-entropy of the model on the split, with the row of every item.
+
+        Raises:
+            ConfigError: an empty split, or labels that the model has no class for.
+        """
+        import torch
+
+        with torch.inference_mode():
+            judge = self._judges.get(split) or self._judge(split)
+            logits = self.logits(model, split)
+            correct = judge.correct(logits)
+            losses = judge.losses(logits) if self.with_losses else None
+        accuracy = ("accuracy", int(np.count_nonzero(correct)) / len(correct))
+        if losses is None:
+            return Score((accuracy,), correct)
+        return Score((accuracy, ("cross_entropy", float(losses.mean(dtype=np.float64)))), correct, losses)
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """What the data is called in messages."""
+
+    @abstractmethod
+    def labels(self) -> NDArray[np.int64]:
+        """The class number of every item of the data set."""
+
+    @abstractmethod
+    def logits(self, model: Any, split: Split) -> Tensor:
+        """The model's float32 logits on the split, classes x items, contiguous, on the CPU."""
+
+    @cached_property
+    def _checked_labels(self) -> NDArray[np.int64]:
+        labels = self.labels()
+        self.splits.check_against(len(labels), self.source)
+        if len(labels) and labels.min() < 0:
+            raise ConfigError(f"{self.source} has label {labels.min()}; labels are class numbers from 0")
+        return labels
+
+    def indices(self, split: Split) -> NDArray[np.int64]:
+        """Places in the data set of the split's items, in order.
+
+        Raises:
+            ConfigError: the split has none, or reaches beyond the data.
+        """
+        ranges = self.splits.ranges(split)
+        if not ranges:
+            raise ConfigError(f"splits.{split} is empty, so nothing can be scored on it; give it a range of items")
+        self.splits.check_against(len(self._checked_labels), self.source)
+        return np.concatenate([np.arange(start, stop) for start, stop in ranges])
+
+    def _judge(self, split: Split) -> Judge:
+        from evomerge_fitness.judging import Judge
+
+        labels = np.ascontiguousarray(self._checked_labels[self.indices(split)])
+        return self._judges.setdefault(split, Judge(labels, f"{self.source}, splits.{split},"))
+
+
+def transposed(batches: list[Tensor]) -> Tensor:
+    """Row batches of logits, items x classes, as one float32 tensor, classes x items, on the CPU."""
+    import torch
+
+    return torch.cat([batch.detach().to("cpu", torch.float32) for batch in batches]).t().contiguous()
