@@ -1,0 +1,180 @@
+"""The builder: recipes in, vectors or live models out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.candidate import ANCESTOR, MEMBER, Recipe
+from evomerge.errors import RecipeError
+from evomerge.merge.bind import Target
+from evomerge.merge.cache import Vector, VectorCache
+from evomerge.merge.dense import Dense, DenseEngine
+from evomerge.merge.layout import Slot
+from evomerge.merge.pool import ModelPool
+from evomerge.merge.rows import rows
+from evomerge.merge.table import TableEngine
+from evomerge.merge.vectors import Engine
+
+Mode = Literal["auto", "table", "dense"]
+
+_SMALL = 64
+"""``auto`` is dense where the cache holds so many vectors: an archive, its children and some of the past."""
+
+
+class UnknownAncestors(RecipeError):
+    """A recipe's ancestry goes beyond what was given and what is ``cached`` (digests): send the ``missing`` too."""
+
+    def __init__(self, missing: frozenset[str], cached: frozenset[str]) -> None:
+        super().__init__(
+            f"the recipes of {len(missing)} ancestors are needed, such as {min(missing)}; give them as well"
+        )
+        self.missing = missing
+        self.cached = cached
+
+
+class Builder:
+    """Resolves recipes over one pool, with a cache of ``cache_bytes`` by digest.
+
+    ``table`` resolves to coefficients and refuses noise, ``dense`` to float32 vectors. ``auto`` is dense where the
+    cache holds 64 of the pool's vectors, and otherwise coefficients as long as no noise is in the ancestry. The choice
+    depends on the recipe and these settings only, so equal digests build equal bytes. ``gram_cache`` is a folder.
+
+    Raises:
+        PoolError: the pool's models do not fit together.
+    """
+
+    def __init__(
+        self, pool: ModelPool, mode: Mode = "auto", cache_bytes: int = 512 << 20, gram_cache: Path | None = None
+    ) -> None:
+        pool.check()
+        self.pool = pool
+        small = 4 * pool.size <= cache_bytes // _SMALL
+        self.mode: Mode = "dense" if mode == "auto" and small else mode
+        self._dense = DenseEngine(pool)
+        self._table = TableEngine(pool, gram_cache)
+        self._cache = VectorCache(cache_bytes)
+        self._sizes = {group.name: group.size for group in pool.groups}
+
+    def resolve(self, recipe: Recipe, ancestors: Sequence[Recipe] = ()) -> Vector:
+        """The recipe's vector, from the cache or built; ``ancestors`` oldest first, where they are not cached.
+
+        Memory is bounded by the ancestors that something still needs, however long the ancestry.
+
+        Raises:
+            UnknownAncestors: a source is neither cached nor among the ancestors.
+            RecipeError: the recipe does not fit the pool or its operator.
+            PoolError: a pool member holds NaN or infinity.
+        """
+        found = self._cache.get(recipe.digest)
+        if found is not None:
+            return found
+        sources = {digest: self._cache.get(digest) for digest in recipe.ancestors}
+        present = {digest: vector for digest, vector in sources.items() if vector is not None}
+        if len(present) < len(sources):
+            present = self._build_ancestors(recipe, ancestors)
+        return self._build(recipe, present)
+
+    def write(self, vector: Vector, target: Target) -> None:
+        """Put a resolved recipe into a bound model, in place and without a second copy of it."""
+        if isinstance(vector, Dense) and target.flat is not None:
+            target.put(vector.values)
+            return
+        import torch
+
+        for slot in self.pool.layout.slots:
+            tensor = target.tensors.get(slot.name)
+            if tensor is not None:
+                for start, values in self.chunks(vector, slot):
+                    tensor[start : start + len(values)].copy_(torch.from_numpy(values))
+
+    def chunks(self, vector: Vector, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
+        """A merged tensor piece by piece: flat index of the first, and new float32 (or untouched float64) values."""
+        return self._engine(vector).chunks(vector, slot)
+
+    def _build_ancestors(self, recipe: Recipe, given: Sequence[Recipe]) -> dict[str, Vector]:
+        """The recipe's sources, after building whatever of its ancestry is not cached, oldest first."""
+        known = {one.digest: one for one in given}
+        live, wanted, missing = self._needed(recipe, known)
+        if missing:
+            raise UnknownAncestors(frozenset(missing), self._cache.digests())
+        order = [one for digest, one in known.items() if digest in wanted]
+        uses = Counter(digest for one in (*order, recipe) for digest in set(one.ancestors))
+        for one in order:
+            late = [digest for digest in one.ancestors if digest not in live]
+            if late:
+                raise RecipeError(
+                    f"ancestor {one.digest} was given before its own ancestor {late[0]}; give oldest first"
+                )
+            live[one.digest] = self._build(one, live)
+            for digest in set(one.ancestors):
+                uses[digest] -= 1
+                if not uses[digest]:
+                    del live[digest]
+        return live
+
+    def _needed(self, recipe: Recipe, known: Mapping[str, Recipe]) -> tuple[dict[str, Vector], set[str], set[str]]:
+        """Walk the ancestry: cached vectors (held, lest the cache drop them), digests to build, and digests unknown."""
+        held: dict[str, Vector] = {}
+        wanted: set[str] = set()
+        missing: set[str] = set()
+        open_ends = list(recipe.ancestors)
+        while open_ends:
+            digest = open_ends.pop()
+            if digest in held or digest in wanted or digest in missing:
+                continue
+            vector = self._cache.get(digest)
+            if vector is not None:
+                held[digest] = vector
+            elif digest in known:
+                wanted.add(digest)
+                open_ends.extend(known[digest].ancestors)
+            else:
+                missing.add(digest)
+        return held, wanted, missing
+
+    def _build(self, recipe: Recipe, built: Mapping[str, Vector]) -> Vector:
+        sources = [self._source(source, built) for source in recipe.sources]
+        engine: Engine[Any] = self._table
+        if self.mode == "dense" or (
+            self.mode == "auto" and (recipe.noise is not None or any(isinstance(source, Dense) for source in sources))
+        ):
+            engine, sources = self._dense, [self._densify(source) for source in sources]
+        vector: Vector = engine.combine(sources, list(rows(recipe, self._sizes, engine, sources)), recipe.noise)
+        self._cache.put(recipe.digest, vector, engine.nbytes(vector))
+        return vector
+
+    def _source(self, source: str, built: Mapping[str, Vector]) -> Vector:
+        if not source.startswith(MEMBER):
+            try:
+                return built[source.removeprefix(ANCESTOR)]
+            except KeyError:
+                raise RecipeError(f"unknown source {source!r}; write pool:NAME or recipe:DIGEST") from None
+        found = self._cache.get(source)
+        if found is not None:
+            return found
+        name = source.removeprefix(MEMBER)
+        if name not in self.pool.sources:
+            raise RecipeError(f"the pool has no member {name!r}; it has {', '.join(self.pool.sources)}")
+        engine: Engine[Any] = self._dense if self.mode == "dense" else self._table
+        vector: Vector = engine.member(name)
+        self._cache.put(source, vector, engine.nbytes(vector))
+        return vector
+
+    def _densify(self, vector: Vector) -> Dense:
+        if isinstance(vector, Dense):
+            return vector
+        out = np.empty(self.pool.size, dtype=np.float32)
+        for slot in self.pool.layout.slots:
+            at = self.pool.layout.starts[slot.group] + slot.offset
+            for start, values in self.chunks(vector, slot):
+                out[at + start : at + start + len(values)] = values
+        return Dense(out)
+
+    def _engine(self, vector: Vector) -> Engine[Any]:
+        return self._dense if isinstance(vector, Dense) else self._table

@@ -1,0 +1,166 @@
+"""A checkpoint: one safetensors file, or a Hugging Face folder of one or several (with an index)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge.errors import PoolError
+from evomerge.merge.tensorfile import (
+    Array,
+    Entry,
+    Floats,
+    TensorFile,
+    chunks,
+    looks_pickled,
+    pickle_refusal,
+    to_float32,
+)
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CHUNK = 1 << 20
+"""Elements per streamed chunk."""
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+class Checkpoint:
+    """The tensors of one model, mapped and not yet read.
+
+    ``folder`` is where its config and tokenizer files are (of a single file: the file's own folder).
+
+    Raises:
+        PoolError: missing, damaged, a pickle, or an adapter; names the file and the cure.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = path if path.is_dir() else path.parent
+        if path.is_dir():
+            self.files, self._home = _open_folder(path)
+        elif path.is_file():
+            self.files = (_open_file(path),)
+            self._home = dict.fromkeys(self.files[0].entries, self.files[0])
+        else:
+            raise PoolError(f"there is no checkpoint at {path}; give a folder with {SINGLE}, or a .safetensors file")
+        self.entries: Mapping[str, Entry] = {name: file.entries[name] for name, file in self._home.items()}
+        if not self.entries:
+            raise PoolError(f"{path} holds no tensors; download or convert the checkpoint again")
+
+    def raw(self, name: str) -> Array:
+        """A tensor as a flat read-only view of the file (bfloat16 as its bits)."""
+        return self._home[name].raw(name)
+
+    def floats(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
+        """Elements ``start:stop`` of a flattened floating tensor, as a new float32 array."""
+        return to_float32(self.raw(name)[start:stop], self.entries[name].dtype)
+
+    def config(self) -> dict[str, Any]:
+        """The parsed ``config.json``, empty where there is none.
+
+        Raises:
+            PoolError: it is no JSON object.
+        """
+        path = self.folder / "config.json"
+        return read_json(path) if path.is_file() else {}
+
+    def first_not_finite(self, name: str) -> tuple[int, float] | None:
+        """Flat index and value of the first NaN or infinity of a floating tensor, read chunk by chunk."""
+        for start, stop in chunks(self.entries[name].size, CHUNK):
+            raw = self.raw(name)[start:stop]
+            values = raw if raw.dtype.kind == "f" else to_float32(raw, self.entries[name].dtype)
+            finite = np.isfinite(values)
+            if not finite.all():
+                at = int(np.argmin(finite))
+                return start + at, float(values[at])
+        return None
+
+    def digest(self) -> str:
+        """BLAKE2b over names, dtypes, shapes and bytes in name order: equal whatever the sharding. Reads everything."""
+        total = hashlib.blake2b(digest_size=16)
+        for name in sorted(self.entries):
+            entry = self.entries[name]
+            total.update(json.dumps([name, entry.dtype, entry.shape]).encode())
+            raw = self.raw(name)
+            for start, stop in chunks(entry.size, CHUNK):
+                total.update(np.ascontiguousarray(raw[start:stop]).data)
+        return total.hexdigest()
+
+    def identity(self) -> str:
+        """A cheap key that changes whenever the files do: headers, inodes, sizes and times. Reads no tensor."""
+        total = hashlib.blake2b(digest_size=16)
+        for file in self.files:
+            stat = file.path.stat()
+            total.update(repr((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
+            total.update(file.header)
+        return total.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        PoolError: unreadable, or something else than an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PoolError(f"cannot read {path}: {error}; download the checkpoint again") from error
+    if not isinstance(value, dict):
+        raise PoolError(f"{path} holds no JSON object; download the checkpoint again")
+    return value
+
+
+def _open_file(path: Path) -> TensorFile:
+    with path.open("rb") as file:
+        pickled = looks_pickled(file.read(8))
+    if pickled or path.suffix in _PICKLES:
+        raise PoolError(pickle_refusal(path))
+    return TensorFile(path)
+
+
+def _open_folder(folder: Path) -> tuple[tuple[TensorFile, ...], dict[str, TensorFile]]:
+    """The folder's files, and which of them holds each tensor."""
+    if (folder / SINGLE).is_file():
+        file = TensorFile(folder / SINGLE)
+        return (file,), dict.fromkeys(file.entries, file)
+    if (folder / INDEX).is_file():
+        return _open_shards(folder)
+    present = sorted(path.name for path in folder.iterdir())
+    if any(name.startswith("adapter_model") for name in present):
+        raise PoolError(f"{folder} holds an adapter, not a whole model; merge it into its base and save that")
+    for name in present:
+        if name.endswith(_PICKLES):
+            raise PoolError(pickle_refusal(folder / name))
+    others = [name for name in present if name.endswith(".safetensors")]
+    hint = f"name one of its files instead: {', '.join(others)}" if others else "is this the right folder?"
+    raise PoolError(f"{folder} has neither {SINGLE} nor {INDEX}; {hint}")
+
+
+def _open_shards(folder: Path) -> tuple[tuple[TensorFile, ...], dict[str, TensorFile]]:
+    index = folder / INDEX
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise PoolError(f"{index} has no weight_map of tensor names to file names; download the checkpoint again")
+    names = sorted(set(where.values()))
+    for name in names:
+        if Path(name).name != name:
+            raise PoolError(f"{index} names a file outside its folder: {name!r}; download the checkpoint again")
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise PoolError(f"{index} names files that are missing: {', '.join(absent)}; download them into {folder}")
+    files = {name: TensorFile(folder / name) for name in names}
+    for tensor, name in where.items():
+        if tensor not in files[name].entries:
+            raise PoolError(f"{index} says that {name} holds tensor {tensor!r}, but it does not; download both again")
+    for name, file in files.items():
+        for tensor in file.entries:
+            if where.get(tensor) != name:
+                raise PoolError(f"{folder / name} holds tensor {tensor!r}, which {INDEX} does not place there")
+    return tuple(files.values()), {tensor: files[name] for tensor, name in where.items()}

@@ -1,0 +1,120 @@
+"""The parameter vector: which tensors are merged, in which order, in which groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from evomerge.errors import PoolError
+from evomerge.merge.tensorfile import Entry
+from evomerge.settings import PoolSettings
+from evomerge.strategy import Group
+
+WHOLE = "all"
+"""Name of the only group when the settings name none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One merged tensor: coordinates ``offset : offset + size`` of its group."""
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    group: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All merged tensors group by group, and the names of those that are copied.
+
+    The flat vector is the groups one after the other; ``starts[group]`` is where each begins.
+    """
+
+    slots: tuple[Slot, ...]
+    groups: tuple[Group, ...]
+    starts: Mapping[str, int]
+    copied: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Length of the whole flat vector."""
+        return sum(group.size for group in self.groups)
+
+
+def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
+    """Sort key under which ``layers.2`` comes before ``layers.10``."""
+    parts = re.split(r"([0-9]+)", name)  # text, digits, text, ...
+    digits = (part.lstrip("0") for part in parts[1::2])
+    numbers = [(len(number), number) for number in digits]
+    texts = [(0, text) for text in parts[::2]]
+    return tuple(part for pair in zip(texts, [*numbers, (0, "")], strict=True) for part in pair), name
+
+
+def lay_out(entries: Mapping[str, Entry], settings: PoolSettings) -> Layout:
+    """The layout of a checkpoint's tensors under the settings' ``order``, ``groups`` and ``exclude``.
+
+    Raises:
+        PoolError: a tensor in no group or in two, a pattern that matches nothing, or nothing left to merge.
+    """
+    excluded = {name for name in entries if _matches(name, settings.exclude)}
+    merged = [name for name, entry in entries.items() if entry.floating and name not in excluded]
+    if not merged:
+        raise PoolError("no floating-point tensor is left to merge; check pool.exclude")
+    for what, patterns, names in (
+        ("pool.exclude", settings.exclude, entries.keys()),
+        ("pool.order", settings.order, merged),
+        *((f"pool.groups.{group}", patterns, merged) for group, patterns in settings.groups.items()),
+    ):
+        _require_use(what, patterns, names)
+    members = _grouped(sorted(merged, key=lambda name: _rank(name, settings.order)), settings.groups)
+    slots: list[Slot] = []
+    groups: list[Group] = []
+    starts: dict[str, int] = {}
+    start = 0
+    for group, names in members.items():
+        offset = 0
+        for name in names:
+            entry = entries[name]
+            slots.append(Slot(name, entry.shape, entry.size, group, offset))
+            offset += entry.size
+        if not offset:
+            raise PoolError(f"pool.groups.{group} holds no parameter; remove the group or widen its patterns")
+        groups.append(Group(group, offset))
+        starts[group] = start
+        start += offset
+    copied = tuple(sorted(set(entries) - set(merged), key=natural))
+    return Layout(tuple(slots), tuple(groups), starts, copied)
+
+
+def _grouped(names: Iterable[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {group: [] for group in groups or (WHOLE,)}
+    for name in names:
+        homes = [group for group, patterns in groups.items() if _matches(name, patterns)] if groups else [WHOLE]
+        if not homes:
+            raise PoolError(f"tensor {name!r} is in no group; add a pattern for it to pool.groups, or to pool.exclude")
+        if len(homes) > 1:
+            raise PoolError(f"tensor {name!r} is in the groups {' and '.join(homes)}; narrow their patterns")
+        members[homes[0]].append(name)
+    return members
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _rank(name: str, order: tuple[str, ...]) -> tuple[int, object]:
+    """Position of the first pattern that fits, then natural order; what fits none comes last."""
+    fits = (at for at, pattern in enumerate(order) if fnmatchcase(name, pattern))
+    return next(fits, len(order)), natural(name)
+
+
+def _require_use(what: str, patterns: Iterable[str], names: Iterable[str]) -> None:
+    known = list(names)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            some = ", ".join(known[:3])
+            raise PoolError(f"{what}: the pattern {pattern!r} fits no tensor; the names look like {some}")

@@ -1,0 +1,163 @@
+"""The model pool: the checkpoints to merge, opened lazily and seen through one layout."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+
+from evomerge.errors import PoolError
+from evomerge.merge.checkpoint import CHUNK, Checkpoint
+from evomerge.merge.layout import Layout, Slot, lay_out
+from evomerge.merge.report import Differences, PoolReport, compare, describe
+from evomerge.merge.tensorfile import Floats, chunks
+from evomerge.settings import PoolSettings
+from evomerge.strategy import Group
+
+BASE = "base"
+"""The base's name as a source (``"pool:base"``), unless it is one of the members."""
+
+_offset = attrgetter("offset")
+
+
+class ModelPool:
+    """Members and base of a study. Opening reads headers only; tensors stay in their files until they are asked for.
+
+    ``members`` may be a single folder that only gives the architecture (searches from scratch). ``base`` is the
+    base's name among the sources, or ``None``; ``sources`` are the members and, where it is none of them, the base.
+    ``reference`` (base, else first member) gives the layout, what is not merged, and config and tokenizer files.
+    """
+
+    def __init__(self, checkpoints: Mapping[str, Checkpoint], base: str | None, settings: PoolSettings) -> None:
+        self.checkpoints = dict(checkpoints)
+        self.sources = tuple(checkpoints)
+        self.members = tuple(settings.members)
+        self.base = base
+        self.reference = base or self.members[0]
+        self.reference_folder = self.checkpoints[self.reference].folder
+        self.layout: Layout = lay_out(self.checkpoints[self.reference].entries, settings)
+
+    @classmethod
+    def open(cls, settings: PoolSettings, root: Path) -> ModelPool:
+        """Open the checkpoints that the settings name, relative to ``root``.
+
+        Raises:
+            PoolError: no member, a checkpoint that cannot be read, or patterns that do not fit the tensors.
+        """
+        if not settings.members:
+            raise PoolError("pool.members is empty; name at least one checkpoint folder")
+        paths = {name: root / Path(path).expanduser() for name, path in settings.members.items()}
+        base = None
+        if settings.base is not None:
+            home = root / Path(settings.base).expanduser()
+            same = [name for name, path in paths.items() if path.resolve() == home.resolve()]
+            base = same[0] if same else BASE
+            if not same and BASE in paths:
+                raise PoolError(f"a member is called {BASE!r} but is not pool.base; give the member another name")
+            paths[base] = home
+        return cls({name: Checkpoint(path) for name, path in paths.items()}, base, settings)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The parameter groups, as strategies see them."""
+        return self.layout.groups
+
+    @property
+    def size(self) -> int:
+        """Number of merged parameters: the length of the flat vector."""
+        return self.layout.size
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """Names of the tensors that are taken from the reference: excluded, or not floating."""
+        return self.layout.copied
+
+    @cached_property
+    def slots(self) -> Mapping[str, tuple[Slot, ...]]:
+        """The merged tensors of each group, in the order of its coordinates."""
+        return {
+            group.name: tuple(slot for slot in self.layout.slots if slot.group == group.name) for group in self.groups
+        }
+
+    def span(self, source: str, group: str, start: int, stop: int) -> Floats:
+        """Coordinates ``start:stop`` of one source's group, as a new float32 array."""
+        out = np.empty(stop - start, dtype=np.float32)
+        slots = self.slots[group]
+        for slot in slots[bisect_right(slots, start, key=_offset) - 1 :]:
+            first, last = max(start, slot.offset), min(stop, slot.offset + slot.size)
+            if slot.offset >= stop:
+                break
+            values = self.checkpoints[source].floats(slot.name, first - slot.offset, last - slot.offset)
+            out[first - start : last - start] = values
+        return out
+
+    def vector(self, source: str) -> Floats:
+        """The whole flat float32 vector of one source.
+
+        Raises:
+            PoolError: NaN or infinity in it.
+        """
+        out = np.empty(self.size, dtype=np.float32)
+        checkpoint = self.checkpoints[source]
+        for slot in self.layout.slots:
+            at = self.layout.starts[slot.group] + slot.offset
+            for start, stop in chunks(slot.size, CHUNK):
+                out[at + start : at + stop] = checkpoint.floats(slot.name, start, stop)
+        if not np.isfinite(out).all():
+            self.check_finite()
+            raise PoolError(f"{source}: values too large for float32; rescale the model or drop it from the pool")
+        return out
+
+    def check(self) -> None:
+        """Refuse a pool whose sources do not fit together. Headers, configs and tokenizers are compared.
+
+        Raises:
+            PoolError: naming everything that differs.
+        """
+        if self._differences.errors:
+            listed = "\n  ".join(self._differences.errors)
+            raise PoolError(
+                f"the pool's models do not fit together (compared with {self.reference}):\n  {listed}\n"
+                "remove the models that differ, or list tensors that need not be merged in pool.exclude"
+            )
+
+    def check_finite(self) -> None:
+        """Refuse NaN and infinite weights. Reads every merged tensor once, chunk by chunk.
+
+        Raises:
+            PoolError: naming the first such member, tensor and index.
+        """
+        for source, checkpoint in self.checkpoints.items():
+            for slot in self.layout.slots:
+                found = checkpoint.first_not_finite(slot.name)
+                if found is not None:
+                    at = ", ".join(str(int(i)) for i in np.unravel_index(found[0], slot.shape))
+                    raise PoolError(
+                        f"{source}: tensor {slot.name!r} is {found[1]} at index [{at}] ({checkpoint.path}); "
+                        "the training run probably diverged, drop the model or take an earlier checkpoint"
+                    )
+
+    def report(self) -> PoolReport:
+        """What the pool holds and how its models differ, for people to read."""
+        return describe(self.checkpoints, self.reference, self.base, self.layout, self._differences)
+
+    def digests(self) -> dict[str, str]:
+        """Content digest of every source. Reads everything once."""
+        return {source: checkpoint.digest() for source, checkpoint in self.checkpoints.items()}
+
+    @cached_property
+    def identity(self) -> str:
+        """A cheap key of files and layout for caches on this machine. Reads no tensor."""
+        total = hashlib.blake2b(repr(self.layout).encode(), digest_size=16)
+        for source, checkpoint in self.checkpoints.items():
+            total.update(f"{source}={checkpoint.identity()}".encode())
+        return total.hexdigest()
+
+    @cached_property
+    def _differences(self) -> Differences:
+        return compare(self.checkpoints, self.reference, self.layout)

@@ -1,0 +1,165 @@
+"""How the models of a pool differ, and what there is of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evomerge.merge.checkpoint import Checkpoint, read_json
+from evomerge.merge.layout import Layout
+from evomerge.strategy import Group
+
+_ARCHITECTURE = ("architectures", "model_type", "vocab_size", "hidden_size", "num_hidden_layers")
+"""Keys of ``config.json`` that must agree; other differences only warn."""
+
+_UNIMPORTANT = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"})
+_VOCABULARIES = ("vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """``errors`` make a pool unusable; ``warnings`` are merely worth knowing."""
+
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReport:
+    """One source: where it is, merged and all parameters, bytes of tensors, and how many tensors have each dtype."""
+
+    name: str
+    path: str
+    parameters: int
+    bytes: int
+    dtypes: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReport:
+    """The whole pool. ``parameters`` counts merged ones; ``vector_bytes`` is one model as a float32 vector."""
+
+    sources: tuple[MemberReport, ...]
+    base: str | None
+    reference: str
+    groups: tuple[Group, ...]
+    parameters: int
+    vector_bytes: int
+    copied: tuple[str, ...]
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def describe(
+    checkpoints: Mapping[str, Checkpoint], reference: str, base: str | None, layout: Layout, differences: Differences
+) -> PoolReport:
+    """The report of a pool."""
+    return PoolReport(
+        sources=tuple(_member(name, checkpoint) for name, checkpoint in checkpoints.items()),
+        base=base,
+        reference=reference,
+        groups=layout.groups,
+        parameters=layout.size,
+        vector_bytes=4 * layout.size,
+        copied=layout.copied,
+        errors=differences.errors,
+        warnings=differences.warnings,
+    )
+
+
+def compare(checkpoints: Mapping[str, Checkpoint], reference: str, layout: Layout) -> Differences:
+    """Every source against the reference: tensors, dtypes, configs, vocabularies."""
+    errors: list[str] = []
+    warnings: list[str] = []
+    one = checkpoints[reference]
+    for name, other in checkpoints.items():
+        if name != reference:
+            errors += [f"{name}: {problem}" for problem in _tensor_problems(one, other, layout)]
+            errors += [f"{name}: {problem}" for problem in _vocabulary_problems(one.folder, other.folder)]
+            warnings += [f"{name}: {note}" for note in _tensor_notes(one, other, layout)]
+            for severe, note in _config_notes(one.config(), other.config()):
+                (errors if severe else warnings).append(f"{name}: {note}")
+    return Differences(tuple(errors), tuple(warnings))
+
+
+def _member(name: str, checkpoint: Checkpoint) -> MemberReport:
+    entries = checkpoint.entries.values()
+    return MemberReport(
+        name=name,
+        path=str(checkpoint.path),
+        parameters=sum(entry.size for entry in entries if entry.floating),
+        bytes=sum(entry.stop - entry.start for entry in entries),
+        dtypes=tuple(sorted(Counter(entry.dtype for entry in entries).items())),
+    )
+
+
+def _tensor_problems(one: Checkpoint, other: Checkpoint, layout: Layout) -> Iterator[str]:
+    for slot in layout.slots:
+        entry = other.entries.get(slot.name)
+        if entry is None:
+            yield f"has no tensor {slot.name!r}"
+        elif entry.shape != slot.shape:
+            yield f"tensor {slot.name!r} has shape {list(entry.shape)} instead of {list(slot.shape)}"
+        elif not entry.floating:
+            yield f"tensor {slot.name!r} has dtype {entry.dtype}, which cannot be merged"
+    for name in other.entries:
+        if name not in one.entries:
+            yield f"has the extra tensor {name!r}"
+
+
+def _tensor_notes(one: Checkpoint, other: Checkpoint, layout: Layout) -> Iterator[str]:
+    kinds = Counter(
+        (other.entries[slot.name].dtype, one.entries[slot.name].dtype)
+        for slot in layout.slots
+        if slot.name in other.entries and other.entries[slot.name].dtype != one.entries[slot.name].dtype
+    )
+    for (theirs, ours), count in sorted(kinds.items()):
+        yield f"{count} tensors are stored as {theirs} instead of {ours}; arithmetic is in float32"
+    for name in layout.copied:
+        if name not in other.entries:
+            yield f"has no tensor {name!r}; it is copied from the reference anyway"
+
+
+def _config_notes(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
+    if not one or not other:
+        return
+    for key in sorted((one.keys() | other.keys()) - _UNIMPORTANT):
+        if one.get(key) != other.get(key):
+            ours, theirs = one.get(key, "absent"), other.get(key, "absent")
+            yield key in _ARCHITECTURE, f"config.json has {key} {theirs!r:.80} instead of {ours!r:.80}"
+
+
+def _vocabulary_problems(one: Path, other: Path) -> Iterator[str]:
+    """Different vocabularies make rows of the embeddings mean different tokens: merging them is nonsense."""
+    for name in _VOCABULARIES:
+        if (one / name).is_file() and (other / name).is_file() and _digest(one / name) != _digest(other / name):
+            yield f"{name} differs, so its token numbers mean other words"
+    tokenizers = one / "tokenizer.json", other / "tokenizer.json"
+    if not all(path.is_file() for path in tokenizers) or _digest(tokenizers[0]) == _digest(tokenizers[1]):
+        return
+    ours, theirs = (_vocabulary(path) for path in tokenizers)
+    if ours != theirs:
+        differ = sum(1 for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+        yield f"tokenizer.json has another vocabulary ({differ} tokens differ), so its token numbers mean other words"
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    """Token to number, added tokens included; two spellings of one vocabulary are equal."""
+    table = read_json(path)
+    model = table.get("model")
+    vocabulary = model.get("vocab", {}) if isinstance(model, dict) else {}
+    if isinstance(vocabulary, list):  # unigram models list (token, log-probability)
+        vocabulary = {str(pair[0]): number for number, pair in enumerate(vocabulary)}
+    tokens = dict(vocabulary)
+    for added in table.get("added_tokens") or ():
+        tokens[str(added.get("content"))] = added.get("id")
+    return tokens
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()

@@ -1,0 +1,143 @@
+"""Coefficient space: a model as a table of segments x pool members, whatever its ancestry.
+
+Exact to rounding in float64, a few kilobytes each, and built in one pass over the pool. Noise has no coefficients:
+a recipe with noise in its ancestry needs the dense engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.candidate import Noise
+from evomerge.errors import RecipeError
+from evomerge.merge.checkpoint import CHUNK
+from evomerge.merge.gram import Gram
+from evomerge.merge.layout import Slot
+from evomerge.merge.pool import ModelPool
+from evomerge.merge.tensorfile import Array
+from evomerge.merge.vectors import Row
+
+Bounds = NDArray[np.int64]
+Coefficients = NDArray[np.float64]
+Part = tuple[Bounds, Coefficients]
+"""Breakpoints of a group, S + 1 with both ends, and coefficients S x K in the order of ``pool.sources``."""
+
+
+class Table:
+    """One part per group, and the squared norm once known."""
+
+    __slots__ = ("parts", "square")
+
+    def __init__(self, parts: dict[str, Part]) -> None:
+        self.parts = parts
+        self.square: float | None = None
+
+
+class TableEngine:
+    """Arithmetic on `Table`. The Gram matrix is made when the first angle is asked for."""
+
+    def __init__(self, pool: ModelPool, gram_cache: Path | None) -> None:
+        self._pool = pool
+        self._gram_cache = gram_cache
+
+    @cached_property
+    def _gram(self) -> Gram:
+        return Gram(self._pool, self._gram_cache)
+
+    def member(self, source: str) -> Table:
+        """A single row with a single 1 per group."""
+        unit = np.zeros((1, len(self._pool.sources)))
+        unit[0, self._pool.sources.index(source)] = 1.0
+        return Table({group.name: (np.array([0, group.size]), unit) for group in self._pool.groups})
+
+    def combine(self, sources: Sequence[Table], rows: Sequence[Row], noise: Noise | None) -> Table:
+        """Exact composition; neighbours with equal coefficients are joined.
+
+        Raises:
+            RecipeError: there is noise.
+        """
+        if noise is not None:
+            raise RecipeError("a mutated recipe has no coefficient table; set merge.mode to 'dense' or 'auto'")
+        return Table({group.name: self._compose(group.name, sources, rows) for group in self._pool.groups})
+
+    def _compose(self, group: str, sources: Sequence[Table], rows: Sequence[Row]) -> Part:
+        mine = [row for row in rows if row[0] == group]
+        ends = np.array([0, *(row[2] for row in mine)])
+        bounds = np.unique(np.concatenate([ends, *(source.parts[group][0] for source in sources)]))
+        starts = bounds[:-1]
+        coefficients = np.array([row[3] for row in mine]).reshape(len(mine), len(sources))[_which(ends, starts)]
+        total = np.zeros((len(starts), len(self._pool.sources)))
+        for column, source in enumerate(sources):
+            inner_bounds, inner = source.parts[group]
+            total += coefficients[:, column, None] * inner[_which(inner_bounds, starts)]
+        return _join(bounds, total)
+
+    def inner(self, one: Table, two: Table, part: tuple[str, int, int] | None) -> float:
+        """Inner product through the pool's Gram matrix."""
+        if part is None:
+            return math.fsum(self.inner(one, two, (group.name, 0, group.size)) for group in self._pool.groups)
+        group, start, stop = part
+        (bounds_one, rows_one), (bounds_two, rows_two) = one.parts[group], two.parts[group]
+        cuts = np.unique(np.concatenate([[start, stop], bounds_one, bounds_two]))
+        cuts = cuts[(cuts >= start) & (cuts <= stop)]
+        left, right = rows_one[_which(bounds_one, cuts[:-1])], rows_two[_which(bounds_two, cuts[:-1])]
+        pieces = zip(left, right, cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
+        return math.fsum(_bilinear(a, self._gram.inner(group, low, high), b) for a, b, low, high in pieces)
+
+    def square(self, one: Table) -> float:
+        """Squared norm, computed once per table."""
+        if one.square is None:
+            one.square = self.inner(one, one, None)
+        return one.square
+
+    def chunks(self, vector: Table, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
+        """A tensor piece by piece, each the sum over the members with a coefficient there."""
+        bounds, rows = vector.parts[slot.group]
+        low, high = slot.offset, slot.offset + slot.size
+        first, last = np.searchsorted(bounds, [low, high], side="left")
+        cuts = [low, *(int(cut) for cut in bounds[first:last] if cut > low), high]
+        for start, stop in pairwise(cuts):
+            row = rows[int(_which(bounds, np.array([start]))[0])]
+            for at in range(start, stop, CHUNK):
+                yield at - low, self._sum(slot.name, row, at - low, min(at + CHUNK, stop) - low)
+
+    def _sum(self, tensor: str, row: Coefficients, start: int, stop: int) -> Array:
+        """``sum_j c_j theta_j`` in float32; a lone 1 gives the member's own values, float64 included."""
+        used = np.flatnonzero(row)
+        checkpoints = [self._pool.checkpoints[self._pool.sources[j]] for j in used]
+        if len(used) == 1 and row[used[0]] == 1.0:
+            raw = checkpoints[0].raw(tensor)[start:stop]
+            return raw.copy() if raw.dtype == np.float64 else checkpoints[0].floats(tensor, start, stop)
+        total = np.zeros(stop - start, dtype=np.float32)
+        for j, checkpoint in zip(used, checkpoints, strict=True):
+            values = checkpoint.floats(tensor, start, stop)
+            values *= np.float32(row[j])
+            total += values
+        return total
+
+    def nbytes(self, vector: Table) -> int:
+        """Bytes of bounds and coefficients, with the objects around them."""
+        return 400 + sum(200 + bounds.nbytes + rows.nbytes for bounds, rows in vector.parts.values())
+
+
+def _which(bounds: Bounds, points: Bounds) -> NDArray[np.intp]:
+    """Index of the segment that each point lies in."""
+    return np.searchsorted(bounds, points, side="right") - 1
+
+
+def _bilinear(left: Coefficients, matrix: Coefficients, right: Coefficients) -> float:
+    """``left^T matrix right`` without BLAS, whose threads may reorder sums."""
+    return float((left[:, None] * matrix * right).sum())
+
+
+def _join(bounds: Bounds, rows: Coefficients) -> Part:
+    keep = np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])
+    return np.append(bounds[:-1][keep], bounds[-1]), rows[keep]
