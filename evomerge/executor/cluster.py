@@ -100,6 +100,7 @@ def _places(node: dict[str, float], cpus: float, gpus: float, most: int) -> int:
 
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts: nothing leaves this machine
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # read on import: no notices amid our standard output
     try:
         import ray
     except ImportError as error:

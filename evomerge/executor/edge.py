@@ -61,6 +61,8 @@ def usable(score: Score) -> Score:
     if not isinstance(score, Score):
         raise EvaluationError(f"the evaluation returned {type(score).__name__}, not a Score")
     check_score(score, None if score.items is None else score.items.size)
+    if not all(type(text) is str for note in score.notes for text in note):
+        raise EvaluationError(f"the notes of a score must be pairs of text, not {score.notes!r:.100}")
     if all(type(value) is float for _, value in score.objectives):
         return score
     return replace(score, objectives=tuple((name, float(value)) for name, value in score.objectives))

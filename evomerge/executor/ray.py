@@ -2,7 +2,8 @@
 
 Who is to blame for a dead worker: an actor answers its calls in the order sent, so the oldest call without an answer
 is the one that was running. It alone is charged an attempt; what was queued behind it is sent elsewhere, free of
-charge. A task that was charged once is tried again alone on its worker, so the second verdict is beyond doubt.
+charge. A task that was charged once is tried again alone on its worker, so the second verdict is beyond doubt (the
+first is not quite: an answer that got lost because the next call crashed at once looks the same; it is made again).
 
 Ray restarts and retries nothing here (``max_restarts=0``, ``max_task_retries=0``): a silent rerun would count an
 evaluation twice. A dead worker is replaced by a new one, and the event told.
