@@ -7,49 +7,15 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from evomerge import codec
 from evomerge.candidate import Cost, Evaluated, Split
 from evomerge.errors import LeaseError, StoreError
+from evomerge.store.head import Head
 from evomerge.store.heartbeat import Heartbeat
 from evomerge.store.port import Artifact, Event, Level, Snapshot, Status, StudyRecord, StudyStore, Turn
-
-
-@dataclass(slots=True)
-class Head:
-    """What moves of a study's one row. Counts are of the search split; ``events`` is how many there are."""
-
-    status: Status = "created"
-    final: int | None = None
-    turns: int = 0
-    asked: int = 0
-    told: int = 0
-    failed: int = 0
-    best: float | None = None
-    best_number: int | None = None
-    events: int = 0
-
-    def count(self, turn: Turn, objective: str, sign: float) -> None:
-        """Take one turn into account; ``sign`` is 1 where larger is better, else -1."""
-        self.turns += 1
-        self.asked += len(turn.asked)
-        for evaluated in turn.told:
-            self.told += 1
-            value = main_value(evaluated, objective)
-            if evaluated.score is None:
-                self.failed += 1
-            elif value is not None and (self.best is None or sign * value > sign * self.best):
-                self.best, self.best_number = value, evaluated.candidate.number
-
-
-def main_value(evaluated: Evaluated, objective: str) -> float | None:
-    """The study's main objective of a result; ``None`` if it has none that can be compared."""
-    for name, value in evaluated.score.objectives if evaluated.score is not None else ():
-        if name == objective:
-            return None if math.isnan(value) else value
-    return None
 
 
 class Batch(Protocol):
@@ -183,7 +149,7 @@ class BufferedStudy(StudyStore, Generic[B]):
                 return
             self._check_next(turn)
             self._batch.add_turn(turn)
-            self._head.count(turn, self._record.objective, -1.0 if self._record.direction == "minimize" else 1.0)
+            self._head.count(turn, self._record.objective, self._record.direction)
             self._saved()
 
     def save_scores(self, split: Split, evaluated: Sequence[Evaluated]) -> None:

@@ -14,7 +14,8 @@ from evomerge.candidate import Candidate, Evaluated, Recipe, Score, Split
 from evomerge.errors import StoreError
 from evomerge.store import lease as leases
 from evomerge.store import naming
-from evomerge.store.buffered import BufferedStudy, Head, without_losses
+from evomerge.store.buffered import BufferedStudy, without_losses
+from evomerge.store.head import Head
 from evomerge.store.port import (
     Artifact,
     Change,
