@@ -41,7 +41,8 @@ class PostgresServer:
     def start(self) -> None:
         """Start, and wait until the server answers."""
         options = ["-D", "data", "-k", str(self._home), "-c", "listen_addresses=", "-c", "fsync=off"]
-        self._process = subprocess.Popen([self._programs / "postgres", *options], **self._as)  # type: ignore[call-overload]
+        guard = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []  # ends with us, however we end
+        self._process = subprocess.Popen([*guard, self._programs / "postgres", *options], **self._as)  # type: ignore[call-overload]
         deadline = time.monotonic() + 60
         while subprocess.run([self._programs / "pg_isready", "-q", "-h", self._home], check=False).returncode:
             if self._process.poll() is not None or time.monotonic() > deadline:
