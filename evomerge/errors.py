@@ -35,6 +35,10 @@ class RecipeError(EvomergeError):
     """A recipe names a source, group or operator that does not exist, or has impossible values."""
 
 
+class ExportError(EvomergeError):
+    """A model cannot be written where it was asked for."""
+
+
 class CodecError(EvomergeError):
     """A value cannot be written exactly, or a text is not the value it claims to be."""
 
@@ -89,3 +93,9 @@ class ExecutorError(EvomergeError):
     """Workers cannot be started, reached or set up. What was committed is safe; resume when they can."""
 
     exit_code = 6
+
+
+class VerificationError(StoreError):
+    """A stored study is not what its strategy makes of the stored results."""
+
+    exit_code = 5

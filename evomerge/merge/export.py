@@ -1,0 +1,175 @@
+"""Export: a resolved recipe as a Hugging Face folder that any loader takes, with all that says where it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge import codec
+from evomerge.candidate import Recipe
+from evomerge.errors import ExportError
+from evomerge.merge.build import Builder
+from evomerge.merge.cache import Vector
+from evomerge.merge.checkpoint import CHUNK, read_json
+from evomerge.merge.layout import natural
+from evomerge.merge.pool import ModelPool
+from evomerge.merge.table import Table
+from evomerge.merge.tensorfile import STORED, Array, chunks, from_float32
+from evomerge.merge.writer import Planned, shards, write_file, write_index
+
+SHARD_BYTES = 5_000_000_000
+
+_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "*tokenizer*.json",
+    "tokenizer.model",
+    "spiece.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*processor_config.json",
+    "chat_template.*",
+)
+"""Files that belong to a model beside its weights. Never code: a checkpoint's Python files are not passed on."""
+
+
+def export(
+    builder: Builder,
+    recipe: Recipe,
+    ancestors: Sequence[Recipe],
+    out: Path,
+    *,
+    card: str,
+    dtype: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the recipe's model to the folder ``out``, tensor by tensor.
+
+    ``ancestors`` is the whole ancestry, oldest first; ``card`` the text of README.md; ``dtype`` of the merged tensors
+    is float64, float32, float16 or bfloat16 (default: each tensor's own in the reference). Everything is written
+    beside ``out`` and renamed at the end, so ``out`` is whole or not there.
+
+    Raises:
+        ExportError: ``out`` exists and is not empty, an unknown dtype, values beyond its range, or the disk refused.
+        RecipeError, PoolError: the recipe cannot be built.
+    """
+    if dtype is not None and dtype not in _DTYPES:
+        raise ExportError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}")
+    vector = builder.resolve(recipe, ancestors)
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"{out} exists and is not empty; choose another folder or remove it")
+    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        partial.mkdir(parents=True)
+        _Weights(builder, vector, dtype).write(partial, shard_bytes)
+        _copy_companions(builder.pool.reference_folder, partial, dtype)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        provenance = _provenance(builder.pool, _table(builder, vector, recipe, ancestors), recipe, ancestors)
+        (partial / "recipe.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
+        _sync(partial)
+        partial.replace(out)
+    except OSError as error:
+        raise ExportError(f"cannot write {out}: {error.strerror or error}; nothing was left behind") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Weights:
+    """All tensors of a checkpoint folder: merged ones from the vector, the others from the reference."""
+
+    def __init__(self, builder: Builder, vector: Vector, dtype: str | None) -> None:
+        self._builder = builder
+        self._vector = vector
+        self._slots = {slot.name: slot for slot in builder.pool.layout.slots}
+        self._reference = builder.pool.checkpoints[builder.pool.reference]
+        self._planned = [
+            Planned(name, _DTYPES[dtype] if dtype and name in self._slots else entry.dtype, entry.shape)
+            for name, entry in sorted(self._reference.entries.items(), key=lambda item: natural(item[0]))
+        ]
+
+    def write(self, folder: Path, shard_bytes: int) -> None:
+        files = list(shards(self._planned, shard_bytes))
+        for name, lot in files:
+            write_file(folder / name, lot, self._pieces)
+        if len(files) > 1:
+            write_index(folder, files)
+
+    def _pieces(self, plan: Planned) -> Iterator[Array]:
+        if plan.name in self._slots:
+            for _, values in self._builder.chunks(self._vector, self._slots[plan.name]):
+                yield _cast(values, plan)
+        else:
+            raw = self._reference.raw(plan.name)
+            for start, stop in chunks(len(raw), CHUNK):
+                yield raw[start:stop]
+
+
+def _cast(values: Array, plan: Planned) -> Array:
+    if values.dtype == STORED[plan.dtype]:
+        return values
+    stored = from_float32(values.astype(np.float32, copy=False), plan.dtype)
+    if plan.dtype == "F16" and not np.isfinite(stored).all():
+        raise ExportError(f"tensor {plan.name!r} holds values beyond float16; export as bfloat16 or float32")
+    return stored
+
+
+def _copy_companions(source: Path, folder: Path, dtype: str | None) -> None:
+    for path in sorted(source.iterdir()):
+        if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in _COMPANIONS):
+            shutil.copyfile(path, folder / path.name)
+    config = folder / "config.json"
+    if dtype and config.is_file():
+        table = read_json(config)
+        table.update({key: dtype for key in ("dtype", "torch_dtype") if key in table} or {"dtype": dtype})
+        config.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def _table(builder: Builder, vector: Vector, recipe: Recipe, ancestors: Sequence[Recipe]) -> Table | None:
+    """The recipe flattened to coefficients, whatever it was built from; ``None`` if its ancestry has noise."""
+    if isinstance(vector, Table):
+        return vector
+    if any(one.noise is not None for one in (recipe, *ancestors)):
+        return None
+    flat = Builder(builder.pool, "table").resolve(recipe, ancestors)
+    return flat if isinstance(flat, Table) else None
+
+
+def _provenance(pool: ModelPool, table: Table | None, recipe: Recipe, ancestors: Sequence[Recipe]) -> dict[str, Any]:
+    """What recipe.json holds; recipes are in the exact codec's form."""
+    flattened = table and {
+        group: [
+            {"start": start, "stop": stop, "coefficients": row}
+            for start, stop, row in zip(bounds.tolist(), bounds.tolist()[1:], rows.tolist(), strict=False)
+        ]
+        for group, (bounds, rows) in table.parts.items()
+    }
+    return {
+        "digest": recipe.digest,
+        "recipe": json.loads(codec.dump(recipe)),
+        "ancestors": [json.loads(codec.dump(one)) for one in ancestors],
+        "sources": list(pool.sources),
+        "source_digests": pool.digests(),
+        "groups": {group.name: group.size for group in pool.groups},
+        "order": [slot.name for slot in pool.layout.slots],
+        "coefficients": flattened,
+    }
+
+
+def _sync(folder: Path) -> None:
+    """Force the files to disk before the rename makes them visible."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
