@@ -119,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _open_file(path: Path) -> TensorFile:
     with path.open("rb") as file:
-        pickled = looks_pickled(file.read(8))
+        pickled = looks_pickled(file.read(9))
     if pickled or path.suffix in _PICKLES:
         raise PoolError(pickle_refusal(path))
     return TensorFile(path)

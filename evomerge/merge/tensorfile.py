@@ -81,8 +81,9 @@ class TensorFile:
         try:
             with path.open("rb") as file:
                 size = path.stat().st_size
-                head = file.read(8)
-                header = file.read(self._header_size(head, size))
+                length = self._header_size(file.read(9), size)
+                file.seek(8)
+                header = file.read(length)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise PoolError(
@@ -104,7 +105,7 @@ class TensorFile:
             raise PoolError(pickle_refusal(self.path))
         if len(head) < 8:
             self._fail(f"it has only {size} bytes")
-        length = int.from_bytes(head, "little")
+        length = int.from_bytes(head[:8], "little")
         if length > MAX_HEADER:
             self._fail(f"its header claims {length} bytes, more than the format allows ({MAX_HEADER})")
         if length > size - 8:
@@ -172,7 +173,12 @@ def _counts(value: Any) -> bool:
 
 
 def looks_pickled(head: bytes) -> bool:
-    """Whether a file begins like a torch checkpoint: a zip archive or a pickle stream."""
+    """Whether nine first bytes are those of a torch checkpoint: a zip archive or a pickle stream.
+
+    A safetensors header of 640 bytes begins like a pickle, too, but then a brace follows.
+    """
+    if head[8:9] == b"{":
+        return False
     return head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
