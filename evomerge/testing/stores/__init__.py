@@ -1,0 +1,1 @@
+"""The parts of `evomerge.testing.store.StoreContract`."""
