@@ -23,10 +23,9 @@ from evomerge.candidate import ANCESTOR, Candidate, Evaluated, Noise, Recipe, Se
 from evomerge.errors import StrategyError
 from evomerge.strategy import Group, Problem, Strategy, require_members
 from evomerge.streams import stream
+from evomerge_strategies.competition import Competition, Rules, coverage, entropy, least, pick, without
 from evomerge_strategies.hall import Hall, enter
 from evomerge_strategies.seeds import pool_seeds
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class M2N2Settings:
     Attributes:
         population: archive slots P.
         alpha: exponent of the competition for an item (Eq. 3): 0 is a plain score sum, above 1 crowding costs more.
-        capacity: what an item pays in all: ``one``, or the ``best`` score any member reaches on it (Eq. 5); ``auto``
-            is ``one`` for right/wrong scores.
+        capacity: what an item pays in all: the ``best`` score that any member reaches on it (Eq. 5), which for
+            right/wrong scores is 1, or ``one`` whatever the scores.
         subtract_minimum: take each item's lowest score in the archive from all its scores first (diffusion run).
         attraction: choose the second parent by what it can add (Eq. 4); off: both parents by payout, independently.
         crossover: mix two parents; off: the child is a (mutated) copy of the first.
@@ -53,7 +52,7 @@ class M2N2Settings:
 
     population: Annotated[int, Gt(1)] = 20
     alpha: Annotated[float, Ge(0)] = 1.0
-    capacity: Literal["auto", "one", "best"] = "auto"
+    capacity: Literal["best", "one"] = "best"
     subtract_minimum: bool = False
     attraction: bool = True
     crossover: bool = True
@@ -124,6 +123,8 @@ class M2N2(Strategy[M2N2State]):
         self._s, self._problem = settings, problem
         self._draws = draws or (lambda number: draws_from(problem.seed, number, problem.groups))
         self._seeds = len(problem.members) if settings.start == "seeds" else settings.scratch_members
+        self._rules = Rules(settings.alpha, settings.capacity, settings.subtract_minimum)
+        self._scratch = np.empty((settings.population, problem.items))  # fresh pages each time cost more than the sums
         self._options: tuple[tuple[str, str | int | float | bool], ...] = (("angle", settings.angle),)
 
     def start(self) -> M2N2State:
@@ -140,11 +141,15 @@ class M2N2(Strategy[M2N2State]):
             return replace(state, asked=numbers.stop), tuple(self._seed(number) for number in numbers)
         if room <= 0 or state.told < self._seeds or self.exhausted(state):
             return state, ()
-        archive = _Archive(state, self._s)
+        filled = np.array([member is not None for member in state.members])
+        competition = Competition(state.scores, self._rules, filled)
         children, lonely = [], 0
         for number in range(state.asked, state.asked + room):
-            child, undefined = self._child(archive, state, number)
-            children.append(child)
+            draws = self._draws(number)
+            warming = number < self._seeds + self._s.warm_up
+            first, second, undefined = self._parents(competition, filled, draws, uniform=warming)
+            one, two = cast(Member, state.members[first]), cast(Member, state.members[second])
+            children.append(self._child(number, one, two, draws, "warm-up" if warming else "crossover"))
             lonely += undefined
         return replace(state, asked=state.asked + room, no_attraction=state.no_attraction + lonely), tuple(children)
 
@@ -155,23 +160,30 @@ class M2N2(Strategy[M2N2State]):
         noise = Noise(self._s.scratch_scale, self._problem.seed, number)
         return Candidate(number, Recipe("linear", (), empty, noise=noise), origin="random")
 
-    def _child(self, archive: _Archive, state: M2N2State, number: int) -> tuple[Candidate, bool]:
-        """One child, and whether attraction was undefined for its first parent."""
-        draws = self._draws(number)
-        warming = number < self._seeds + self._s.warm_up
-        first, second, undefined = archive.parents(draws, uniform=warming)
-        one, two = cast(Member, state.members[first]), cast(Member, state.members[second])
+    def _parents(
+        self, competition: Competition, filled: NDArray[np.bool_], draws: Draws, *, uniform: bool
+    ) -> tuple[int, int, bool]:
+        """Slots of the two parents, and whether attraction was undefined for the first."""
+        everyone = filled.astype(np.float64)
+        chances = everyone if uniform or not competition.payout.any() else competition.payout
+        first = pick(chances, draws.first)
+        if not uniform and not (self._s.attraction and self._s.crossover):
+            return first, pick(chances, draws.second), False
+        gains = without(everyone, first) if uniform else competition.attraction(first, self._scratch)
+        if gains.any():
+            return first, pick(gains, draws.second), False
+        others = without(chances, first)
+        return first, pick(others if others.any() else without(everyone, first), draws.second), True
+
+    def _child(self, number: int, one: Member, two: Member, draws: Draws, origin: str) -> Candidate:
         noise = Noise(self._s.mutation, self._problem.seed, number) if self._s.mutation > 0 else None
-        if self._s.crossover:
-            sources: tuple[str, ...] = (ANCESTOR + one.digest, ANCESTOR + two.digest)
-            recipe = Recipe("slerp", sources, self._segments(draws), self._options, noise)
-            parents: tuple[int, ...] = (one.number, two.number)
-        else:
+        if not self._s.crossover:
             whole = tuple(Segment(group.name, 0, group.size, (1.0,)) for group in self._problem.groups)
-            recipe, parents = Recipe("linear", (ANCESTOR + one.digest,), whole, noise=noise), (one.number,)
-        generation = 1 + max(one.generation, two.generation if self._s.crossover else 0)
-        origin = "warm-up" if warming else "crossover" if self._s.crossover else "copy"
-        return Candidate(number, recipe, parents, generation, origin), undefined
+            recipe = Recipe("linear", (ANCESTOR + one.digest,), whole, noise=noise)
+            return Candidate(number, recipe, (one.number,), 1 + one.generation, "copy")
+        sources = (ANCESTOR + one.digest, ANCESTOR + two.digest)
+        recipe = Recipe("slerp", sources, self._segments(draws), self._options, noise)
+        return Candidate(number, recipe, (one.number, two.number), 1 + max(one.generation, two.generation), origin)
 
     def _segments(self, draws: Draws) -> tuple[Segment, ...]:
         """Per group: t = w before the split point, 1 - w from it on (Eq. 2); each group has its own (s, w)."""
@@ -193,8 +205,8 @@ class M2N2(Strategy[M2N2State]):
         if evaluated.score is None:
             return state
         row = evaluated.score.items
-        if row is None:
-            raise StrategyError("m2n2 was told a score without per-item scores")
+        if row is None or (row.dtype != np.bool_ and row.min() < 0):
+            raise StrategyError("m2n2 needs a non-negative score for each item, and was told none or a negative one")
         candidate = evaluated.candidate
         hall = enter(state.hall, evaluated, self._problem.objectives[0], self._s.hall_of_fame)
         state = replace(state, hall=hall)
@@ -211,15 +223,7 @@ class M2N2(Strategy[M2N2State]):
         """The slot a new row takes: the first empty one, else the lowest payout of all P + 1; P means discarded."""
         if None in state.members:
             return state.members.index(None)
-        rows = np.empty((len(state.members) + 1, row.size))
-        rows[:-1], rows[-1] = state.scores, row
-        return least(self._niches(rows))
-
-    def _niches(self, rows: Floats) -> Floats:
-        """What each of these (occupied) rows is paid."""
-        if self._s.subtract_minimum:
-            rows -= rows.min(axis=0)
-        return payout(rows, item_weights(rows, self._s))
+        return least(Competition(np.vstack((state.scores, row)), self._rules).payout)
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -240,95 +244,16 @@ class M2N2(Strategy[M2N2State]):
         return None
 
     def diagnostics(self, state: M2N2State) -> dict[str, float]:
-        """Coverage, mean binary entropy over items (paper Fig. 3, 5), and smallest and largest niche (payout)."""
+        """Coverage and entropy of the archive, its smallest and largest niche (payout), undefined attractions."""
         filled = [slot for slot, member in enumerate(state.members) if member is not None]
         if not filled:
             return {}
-        rows = state.scores[filled].astype(np.float64)
-        share = np.clip(rows.mean(axis=0), 0.0, 1.0)
-        inner = share[(share > 0) & (share < 1)]
-        entropy = -(inner * np.log2(inner) + (1 - inner) * np.log2(1 - inner)).sum() / share.size
-        niches = self._niches(rows)
+        rows = state.scores[filled]
+        niches = Competition(rows, self._rules).payout
         return {
-            "coverage": float(rows.max(axis=0).mean()),
-            "entropy": float(entropy),
+            "coverage": coverage(rows.astype(np.float64)),
+            "entropy": entropy(rows.astype(np.float64)),
             "niche_min": float(niches.min()),
             "niche_max": float(niches.max()),
+            "no_attraction": float(state.no_attraction),
         }
-
-
-def item_weights(rows: Floats, settings: M2N2Settings) -> Floats:
-    """c_j / z_j^alpha of each item over these rows (Eq. 3), 0 where nobody scores."""
-    crowd = rows.sum(axis=0)
-    weights: Floats = np.zeros_like(crowd)
-    paid = crowd > 0
-    if settings.alpha == 1.0:
-        np.divide(1.0, crowd, out=weights, where=paid)
-    else:
-        np.power(crowd, -settings.alpha, out=weights, where=paid)
-    if settings.capacity == "best" or (settings.capacity == "auto" and not _binary(rows)):
-        weights *= rows.max(axis=0)  # Eq. 5
-    return weights
-
-
-def payout(rows: Floats, weights: Floats) -> Floats:
-    """f_k, the sum of what each row is paid over the items. Summed pairwise: no BLAS, so no dependence on threads."""
-    return np.asarray((rows * weights).sum(axis=1))
-
-
-def _binary(rows: Floats) -> bool:
-    return bool(((rows == 0) | (rows == 1)).all())
-
-
-def least(payouts: Floats) -> int:
-    """The lowest index among the least. Payouts that differ by rounding only are equal: items often pay in thirds."""
-    return int(np.argmax(payouts <= payouts.min() * (1.0 + 1e-9)))
-
-
-def pick(weights: Floats, uniform: float) -> int:
-    """Roulette: the first index whose cumulative weight reaches total * (1 - u), u in [0, 1)."""
-    cumulative = np.cumsum(weights)
-    return int(np.searchsorted(cumulative, cumulative[-1] * (1.0 - uniform)))
-
-
-class _Archive:
-    """One archive's payouts, computed once for all children of a turn."""
-
-    def __init__(self, state: M2N2State, settings: M2N2Settings) -> None:
-        self._s = settings
-        self._filled = np.array([member is not None for member in state.members])
-        rows = state.scores.astype(np.float64)
-        if settings.subtract_minimum:
-            rows[self._filled] -= rows[self._filled].min(axis=0)  # empty slots stay zero
-        self._rows, self._weights = rows, item_weights(rows, settings)
-        self._payout = payout(rows, self._weights)
-
-    def parents(self, draws: Draws, *, uniform: bool) -> tuple[int, int, bool]:
-        """Slots of the two parents, and whether attraction was undefined."""
-        if uniform:
-            everyone = self._filled.astype(np.float64)
-            first = pick(everyone, draws.first)
-            return first, pick(_without(everyone, first), draws.second), False
-        chances = self._payout if self._payout.any() else self._filled.astype(np.float64)
-        first = pick(chances, draws.first)
-        if not self._s.attraction or not self._s.crossover:
-            return first, pick(chances, draws.second), False
-        gains = self.attraction(first)
-        if gains.any():
-            return first, pick(gains, draws.second), False
-        others = _without(chances, first)
-        if not others.any():
-            others = _without(self._filled.astype(np.float64), first)
-        return first, pick(others, draws.second), True
-
-    def attraction(self, first: int) -> Floats:
-        """Eq. 4: G(A, B) = sum_j max(F_Bj - F_Aj, 0), with F_kj = S_kj c_j / z_j^alpha."""
-        more = self._rows - self._rows[first]
-        np.maximum(more, 0.0, out=more)
-        return payout(more, self._weights)
-
-
-def _without(weights: Floats, index: int) -> Floats:
-    rest = weights.copy()
-    rest[index] = 0.0
-    return rest

@@ -1,0 +1,90 @@
+"""Competition for items and attraction between members: the arithmetic of M2N2 (arXiv 2508.16204, Eq. 3 to 5).
+
+Rows are members, columns are items; S_kj >= 0 is what member k scores on item j. Sums never go through BLAS, so they
+do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Scores = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How an item pays: ``alpha``, ``capacity`` and ``subtract_minimum`` as in `M2N2Settings`."""
+
+    alpha: float
+    capacity: Literal["best", "one"]
+    subtract_minimum: bool
+
+
+class Competition:
+    """Who is paid what in one archive.
+
+    Args:
+        scores: (P, N), bool for right/wrong or non-negative numbers; rows of empty slots are zero.
+        rules: how items pay.
+        filled: which slots are occupied; default: all.
+    """
+
+    def __init__(self, scores: Scores, rules: Rules, filled: NDArray[np.bool_] | None = None) -> None:
+        rows = scores.astype(np.float64)
+        if rules.subtract_minimum:
+            who = slice(None) if filled is None else filled
+            rows[who] -= rows[who].min(axis=0)
+        crowd = rows.sum(axis=0)  # z_j
+        crowd[crowd <= 0.0] = 1.0  # nobody is paid there
+        weights = np.asarray(1.0 / crowd if rules.alpha == 1.0 else crowd**-rules.alpha)
+        if rules.capacity == "best" and scores.dtype != np.bool_:  # for right/wrong it is 1 wherever it matters
+            weights *= rows.max(axis=0)  # Eq. 5
+        self._rows = rows
+        self._weights = weights  # c_j / z_j^alpha, Eq. 3
+        self.payout = _sums(rows, weights)
+        """f_k, what each member is paid over all items: (P,)."""
+
+    def attraction(self, first: int, scratch: Floats) -> Floats:
+        """G(A, B) = sum_j max(F_Bj - F_Aj, 0) for every B (Eq. 4): (P,). ``scratch`` is (P, N), overwritten."""
+        more = np.subtract(self._rows, self._rows[first], out=scratch)
+        np.maximum(more, 0.0, out=more)
+        return _sums(more, self._weights)
+
+
+def _sums(rows: Floats, weights: Floats) -> Floats:
+    return np.asarray(np.einsum("kj,j->k", rows, weights))
+
+
+def least(payouts: Floats) -> int:
+    """The lowest index among the least. Payouts that differ by rounding only are equal: items often pay in thirds."""
+    return int(np.argmax(payouts <= payouts.min() * (1.0 + 1e-9)))
+
+
+def pick(weights: Floats, uniform: float) -> int:
+    """Roulette: the first index whose cumulative weight reaches total * (1 - u), u in [0, 1)."""
+    cumulative = np.cumsum(weights)
+    return int(np.searchsorted(cumulative, cumulative[-1] * (1.0 - uniform)))
+
+
+def without(weights: Floats, index: int) -> Floats:
+    """The weights with one of them zero."""
+    rest = weights.copy()
+    rest[index] = 0.0
+    return rest
+
+
+def coverage(rows: Floats) -> float:
+    """Mean over items of the best score any row has: for right/wrong, the share of items that somebody solves."""
+    return float(rows.max(axis=0).mean())
+
+
+def entropy(rows: Floats) -> float:
+    """Mean over items of the binary entropy of the share of rows that solve it, in bits (paper Fig. 3, 5)."""
+    share = np.clip(rows.mean(axis=0), 0.0, 1.0)
+    inner = share[(share > 0) & (share < 1)]
+    return float(-(inner * np.log2(inner) + (1 - inner) * np.log2(1 - inner)).sum() / share.size)
