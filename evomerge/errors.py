@@ -38,6 +38,8 @@ class RecipeError(EvomergeError):
 class ExportError(EvomergeError):
     """A model cannot be written where it was asked for."""
 
+    exit_code = 2
+
 
 class CodecError(EvomergeError):
     """A value cannot be written exactly, or a text is not the value it claims to be."""

@@ -1,4 +1,4 @@
-"""Strategies, fitness functions and operators by name: found through entry points, imported one at a time.
+"""Strategies, fitness functions, operators and study templates by name: found through entry points, imported one at a time.
 
 The built-ins are registered exactly as a stranger's would be. Listing reads only the metadata of installed
 distributions; nothing is imported but what is named. ``package.module:Name`` needs no registration at all.
@@ -21,9 +21,9 @@ from evomerge.fitness import Fitness
 from evomerge.strategy import Strategy
 
 T = TypeVar("T")
-Group = Literal["strategies", "fitness", "operators"]
+Group = Literal["strategies", "fitness", "operators", "templates"]
 
-_ONE: dict[str, str] = {"strategies": "strategy", "fitness": "fitness", "operators": "operator"}
+_ONE: dict[str, str] = {"strategies": "strategy", "fitness": "fitness", "operators": "operator", "templates": "template"}
 _EXTRAS = {
     "torch": "worker",
     "safetensors": "worker",
@@ -81,6 +81,12 @@ def fitness(name: str) -> type[Fitness]:
         PluginError: as `load`, or it is no `Fitness`.
     """
     return _subclass(load("fitness", name), Fitness, f"fitness {name!r}")  # type: ignore[type-abstract]
+
+
+def distribution(group: Group, name: str) -> str | None:
+    """The name of the distribution that offers ``name``; None for ``package.module:Name``."""
+    found = _offers(group).get(name, [])
+    return found[0].dist.name if found and found[0].dist is not None else None
 
 
 def allow(folder: Path) -> None:

@@ -169,7 +169,7 @@ class Runner(Generic[S]):
         if not told and not asked:
             return state, in_flight
         self._seq += 1
-        changes = () if before is None else _changes(before, self._strategy.population(state))
+        changes = () if before is None else population_changes(before, self._strategy.population(state))
         self._study.save_turn(Turn(self._seq, told, asked, changes))
         if state.told - self._last_snapshot >= self._plan.snapshot_every:
             self._snapshot(state)
@@ -291,7 +291,7 @@ class Runner(Generic[S]):
             yield evaluated
 
 
-def _changes(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> tuple[Change, ...]:
+def population_changes(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> tuple[Change, ...]:
     """Which slots of the population hold another candidate than before."""
     if before == after:
         return ()

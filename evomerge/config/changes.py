@@ -26,7 +26,7 @@ class Difference:
 
 def canonical(settings: StudySettings) -> dict[str, str]:
     """The settings as JSON text, section by section, defaults written out. Mappings keep their order: it matters."""
-    return {one.name: _json(getattr(settings, one.name)) for one in fields(settings)}
+    return {one.name: canonical_text(getattr(settings, one.name)) for one in fields(settings)}
 
 
 def digest(sections: Mapping[str, str]) -> dict[str, str]:
@@ -63,7 +63,8 @@ def harmless(key: str, old: str, new: str) -> bool:
     return section in ("executor", "store", "finalists")
 
 
-def _json(value: Any) -> str:
+def canonical_text(value: Any) -> str:
+    """One value as JSON: dataclasses as mappings of all their fields, in order."""
     return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False)
 
 
@@ -77,7 +78,7 @@ def _plain(value: Any) -> Any:
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(value, dict):
-        yield path, _json(value)
+        yield path, canonical_text(value)
         return
     for key, item in value.items():
         yield from _leaves(f"{path}.{key}", item)

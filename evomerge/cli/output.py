@@ -1,0 +1,92 @@
+"""What commands print: results on stdout, everything else on stderr, and with ``--json`` one document on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print text; on a terminal, long lines are wrapped between words."""
+    from rich.console import Console
+
+    console = Console(stderr=err, highlight=False, markup=False, emoji=False)
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def note(text: str) -> None:
+    """Print a remark that is no result, on stderr."""
+    say(text, err=True)
+
+
+def fail(text: str) -> None:
+    """Print an error message on stderr."""
+    say(f"evomerge: {text}", err=True)
+
+
+def emit(document: Mapping[str, Any]) -> None:
+    """Print the one JSON document of a command."""
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, default=_plain)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy
+        return value.tolist()
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
+    """Rows of text under one another, each column as wide as its widest entry."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(indent + line.rstrip() for line in lines)
+
+
+def number(value: float | None) -> str:
+    """A score as people read it."""
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A span of time as people read it."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 100:
+        return f"{minutes:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def ago(then: float) -> str:
+    """How long ago a time (seconds since the epoch) was."""
+    return f"{duration(max(0.0, time.time() - then))} ago" if time.time() - then >= 1 else "just now"
+
+
+def when(then: float) -> str:
+    """A time as date and clock, in this machine's zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(then))

@@ -1,0 +1,101 @@
+"""How a run is shown while it lasts: one live line on a terminal, plain lines every few seconds otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from evomerge.cli.output import duration, note, number
+
+if TYPE_CHECKING:
+    from evomerge.runner import Progress
+
+LINE_EVERY = 5.0
+"""Seconds between two plain lines."""
+
+_RATE_OVER = 15.0
+"""Seconds that the rate is averaged over."""
+
+
+class Meter:
+    """Rate and time to go, from what `Progress` says."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def rate(self, told: int) -> float | None:
+        """Evaluations per second over the last seconds."""
+        now = self._clock()
+        self._seen.append((now, told))
+        while len(self._seen) > 2 and now - self._seen[1][0] > _RATE_OVER:
+            self._seen.popleft()
+        began, first = self._seen[0]
+        return (told - first) / (now - began) if now > began and told > first else None
+
+    def text(self, progress: Progress) -> str:
+        """Everything but the bar, on one line."""
+        if progress.phase != "search":
+            return f"scoring {progress.in_flight} on the {progress.phase} split"
+        rate = self.rate(progress.told)
+        parts = [f"{progress.told}/{progress.budget}"]
+        if rate is not None:
+            parts.append(f"{rate:.3g}/s")
+            parts.append(f"ETA {duration((progress.budget - progress.told) / rate)}")
+        if progress.best is not None:
+            parts.append(f"best {number(progress.best)} (#{progress.best_number})")
+        if "coverage" in progress.numbers:
+            parts.append(f"coverage {progress.numbers['coverage']:.3f}")
+        parts.append(f"{progress.workers} worker{'s' if progress.workers != 1 else ''}")
+        if progress.failed:
+            parts.append(f"{progress.failed} failed")
+        return "  ".join(parts)
+
+
+@contextmanager
+def shown(name: str) -> Iterator[Callable[[Progress], None]]:
+    """Give the function to call with each `Progress`."""
+    if sys.stderr.isatty():
+        with _live(name) as show:
+            yield show
+    else:
+        yield _plain(name)
+
+
+@contextmanager
+def _live(name: str) -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+    from rich.table import Column
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+    )
+    meter = Meter()
+    with Bars(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
+        task = bars.add_task(name, total=None, text="starting")
+
+        def show(progress: Progress) -> None:
+            bars.update(task, total=progress.budget, completed=progress.told, text=meter.text(progress))
+
+        yield show
+
+
+def _plain(name: str) -> Callable[[Progress], None]:
+    meter, last = Meter(), time.monotonic() - LINE_EVERY
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        text = meter.text(progress)
+        if time.monotonic() - last >= LINE_EVERY:
+            last = time.monotonic()
+            note(f"{time.strftime('%H:%M:%S')} {name}: {text}")
+
+    return show

@@ -1,0 +1,179 @@
+"""``evomerge run`` and ``evomerge resume``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evomerge.cli import databases, progress
+from evomerge.cli.databases import Db
+from evomerge.cli.output import Json, duration, emit, note, number, say
+from evomerge.cli.stopping import stoppable
+from evomerge.errors import StudyExistsError
+
+if TYPE_CHECKING:
+    from evomerge.candidate import Split
+    from evomerge.runner import Outcome
+    from evomerge.store.port import Store, StudyStore
+    from evomerge.study.drive import Watch
+
+INTERRUPTED, NO_RESULT = 130, 7
+
+File = Annotated[Path, typer.Argument(help="The study file.", show_default=False)]
+Budget = Annotated[
+    int | None,
+    typer.Option("--budget", min=1, metavar="N", help="Evaluations in all, in place of the study file's number."),
+]
+
+
+def run(
+    file: File,
+    *,
+    name: Annotated[str | None, typer.Option("--name", help="Another name for the study than the file's.")] = None,
+    budget: Budget = None,
+    db: Db = None,
+    json: Json = False,
+) -> None:
+    """Begin a study and run it to its end. Ctrl-C stops it cleanly, twice at once; either way it can be resumed."""
+    from evomerge import config
+    from evomerge.study import drive
+
+    read = config.read(file)
+    url = databases.address_of(read.settings, read.path) if db is None else _new(db)
+    called = name or read.settings.study
+    with databases.opened(url, read.settings) as store:
+        if any(summary.name == called for summary in store.studies()):
+            raise StudyExistsError(
+                f"study {called!r} is already in {databases.shown(url)}; go on with it by "
+                f"'evomerge resume {file}{f' --name {name}' if name else ''}', or begin another with --name"
+            )
+        setup = drive.create(read, name=name, budget=budget)
+        _finish(store, url, called, json, lambda watch: drive.begin(setup, store, watch))
+
+
+def resume(
+    file: Annotated[
+        Path | None, typer.Argument(help="The study file, to compare with what is stored.", show_default=False)
+    ] = None,
+    *,
+    name: Annotated[str | None, typer.Option("--name", help="The study. Default: the file's, or the only one.")] = None,
+    db: Db = None,
+    budget: Budget = None,
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Go on although versions, executor, store, finalists or budget changed."),
+    ] = False,
+    steal: Annotated[bool, typer.Option("--steal", help="Take the study from a driver that is still alive.")] = False,
+    json: Json = False,
+) -> None:
+    """Go on with a study, exactly as if it had never stopped. With --budget also beyond its end."""
+    from evomerge import config
+    from evomerge.study import drive
+
+    read = None if file is None else config.read(file)
+    url = databases.address(db) if db is not None or read is None else databases.address_of(read.settings, read.path)
+    with databases.opened(url, None if read is None else read.settings) as store:
+        called = databases.only_name(store, name or (None if read is None else read.settings.study))
+        if _is_over(store, called, budget, json):
+            return
+        _finish(
+            store,
+            url,
+            called,
+            json,
+            lambda watch: drive.resume(
+                store, called, read, budget=budget, allow_changed=allow_changed, steal=steal, watch=watch
+            ),
+        )
+
+
+def _new(db: str) -> str:
+    """The address of a database that need not be there yet."""
+    return db if "://" in db else f"sqlite:///{Path(db).absolute()}"
+
+
+def _is_over(store: Store, name: str, budget: int | None, json: bool) -> bool:
+    study = store.open(name)
+    summary = study.summary()
+    if summary.status != "finished" or budget is not None:
+        return False
+    text = f"study {name!r} is finished after {summary.told} evaluations; --budget N with a larger N goes on"
+    if json:
+        emit(_document(study, text, 0.0))
+    else:
+        say(text)
+    return True
+
+
+def _finish(store: Store, url: str, name: str, json: bool, go: Callable[[Watch], Outcome]) -> None:
+    """Run under signals and progress, then say what came of it."""
+    from evomerge.study.drive import Watch
+
+    began = time.monotonic()
+    shown: AbstractContextManager[Any] = progress.shown(name)
+    again = f"evomerge resume --db {databases.shown(url)} --name {name}"
+    with stoppable() as stop:
+        try:
+            with shown as show:
+                outcome = go(Watch(stop, show))
+        except KeyboardInterrupt:
+            note(f"interrupted; everything told is saved. Go on with: {again}")
+            raise typer.Exit(INTERRUPTED) from None
+    seconds = time.monotonic() - began
+    study = store.open(name)
+    if json:
+        emit(_document(study, outcome.reason, seconds) | {"database": databases.shown(url)})
+    else:
+        say(_text(study, outcome, seconds, again))
+    if outcome.status == "paused":
+        raise typer.Exit(INTERRUPTED)
+    if outcome.status == "stopped":
+        raise typer.Exit(NO_RESULT)
+
+
+def _scores(study: StudyStore, candidate: int | None) -> dict[Split, float]:
+    names: tuple[Split, ...] = ("search", "selection", "report")
+    found: dict[Split, float] = {}
+    for split in names:
+        for one in study.scores(split, () if candidate is None else (candidate,), items=False):
+            if one.score is not None:
+                found[split] = one.score[study.record.objective]
+    return found
+
+
+def _document(study: StudyStore, reason: str, seconds: float) -> dict[str, Any]:
+    summary = study.summary()
+    return {
+        "study": summary.name,
+        "status": summary.status,
+        "reason": reason,
+        "asked": summary.asked,
+        "told": summary.told,
+        "failed": summary.failed,
+        "objective": study.record.objective,
+        "best": summary.best,
+        "best_number": summary.best_number,
+        "final": summary.final,
+        "scores": _scores(study, summary.final),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _text(study: StudyStore, outcome: Outcome, seconds: float, again: str) -> str:
+    summary = study.summary()
+    if outcome.status == "paused":
+        return f"paused: {outcome.reason}. Go on with: {again}"
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    head = f"{outcome.status}: {outcome.reason} ({summary.told} evaluations{failed}, {duration(seconds)})"
+    if outcome.final is None:
+        return f"{head}\n'evomerge show {summary.name}' lists the failures"
+    scores = ", ".join(f"{split} {number(value)}" for split, value in _scores(study, outcome.final).items())
+    return (
+        f"{head}\nfinal candidate #{outcome.final}: {study.record.objective} {scores}\n"
+        f"see 'evomerge show {summary.name}', keep it with 'evomerge export {summary.name} FOLDER'"
+    )

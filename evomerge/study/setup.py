@@ -1,0 +1,105 @@
+"""Everything that must be right before a study begins or goes on: pool, fitness, objectives, problem, strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evomerge import plugins
+from evomerge.candidate import Split
+from evomerge.errors import ConfigError, PluginError
+from evomerge.fitness import Fitness
+from evomerge.merge.pool import ModelPool
+from evomerge.settings import StudySettings
+from evomerge.store.port import StudyRecord
+from evomerge.strategy import Objective, Problem
+from evomerge.study import record as records
+from evomerge.study.record import Given
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A study that is ready to begin: what it is, and the opened parts that checking it needed."""
+
+    settings: StudySettings
+    root: Path
+    pool: ModelPool
+    fitness: Fitness
+    problem: Problem
+    record: StudyRecord
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that have items."""
+        names: tuple[Split, ...] = ("search", "selection", "report")
+        return tuple(name for name in names if self.settings.splits.ranges(name))
+
+
+def prepare(settings: StudySettings, root: Path, text: str, given: Given | None = None) -> Setup:
+    """Open and check everything that a study needs; nothing is written.
+
+    Args:
+        settings: of the study file, with what the command line gave already in place.
+        root: the folder that paths are relative to.
+        text: the study file's text, to be kept.
+        given: what the command line gave.
+
+    Raises:
+        EvomergeError: the first thing that is wrong: pool, fitness, splits, labels, objective or strategy.
+    """
+    try:
+        return _prepare(settings, root, text, given or Given())
+    except ImportError as error:
+        raise PluginError(f"fitness {settings.fitness.name!r} cannot work here; {plugins.extra_for(error)}") from error
+
+
+def _prepare(settings: StudySettings, root: Path, text: str, given: Given) -> Setup:
+    pool = ModelPool.open(settings.pool, root)
+    pool.check()
+    fitness = fitness_of(settings, root)
+    objectives = _objectives(settings, fitness)
+    if fitness.gets == "model":
+        fitness.check(pool.reference_folder)
+    problem = Problem(
+        seed=settings.seed,
+        members=pool.members,
+        groups=pool.groups,
+        objectives=objectives,
+        items=fitness.items("search"),
+        base=pool.base,
+    )
+    records.strategy_of(settings, problem)
+    pool.check_finite()
+    record = records.make(
+        settings,
+        text,
+        root,
+        problem,
+        pool=pool.digests(),
+        data=fitness.fingerprint(),
+        given=given,
+    )
+    return Setup(settings, root, pool, fitness, problem, record)
+
+
+def fitness_of(settings: StudySettings, root: Path) -> Fitness:
+    """The study's fitness, not yet having read anything."""
+    kind: Any = plugins.fitness(settings.fitness.name)
+    fitness: Fitness = kind(settings.fitness.settings, settings.splits)
+    fitness.root = root
+    return fitness
+
+
+def _objectives(settings: StudySettings, fitness: Fitness) -> tuple[Objective, ...]:
+    """The fitness's objectives, the study's main one first."""
+    wanted = settings.objective
+    names = [one.name for one in fitness.objectives]
+    if wanted is None:
+        return fitness.objectives
+    if wanted not in names:
+        raise ConfigError(
+            f"objective {wanted!r} is none of fitness {settings.fitness.name!r}; "
+            f"{plugins.nearest(wanted, names)}it has {', '.join(names)}"
+        )
+    return tuple(sorted(fitness.objectives, key=lambda one: one.name != wanted))
