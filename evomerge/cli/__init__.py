@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli import check, export, init, run, show, status, verify
+from evomerge.cli import check, export, init, lineage, run, show, status, verify
 from evomerge.cli.output import fail, say
 from evomerge.errors import EvomergeError
 
@@ -60,6 +60,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     run.resume,
     status.status,
     show.show,
+    lineage.lineage,
     verify.verify,
     export.export,
 )
