@@ -191,12 +191,13 @@ def pickle_refusal(path: Path) -> str:
 
 
 def to_float32(stored: Array, dtype: str) -> Floats:
-    """A new float32 array of the stored values; exact for all but F64."""
+    """A new float32 array of the stored values; exact for all but F64, whose largest values become infinite."""
     if dtype == "BF16":
         bits = stored.astype(np.uint32)
         bits <<= 16
         return bits.view(np.float32)
-    return stored.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return stored.astype(np.float32)
 
 
 def from_float32(values: Floats, dtype: str) -> Array:
