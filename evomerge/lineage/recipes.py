@@ -1,4 +1,4 @@
-"""Who descends from whom: walks over candidates (by number) and recipes (by digest) back to the pool."""
+"""Ancestors of recipes, by digest: what a worker needs to build a candidate it knows nothing of."""
 
 from __future__ import annotations
 
