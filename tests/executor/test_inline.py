@@ -11,7 +11,8 @@ import pytest
 from evomerge.executor import alarm
 from evomerge.executor.inline import InlineExecutor
 from evomerge.executor.port import Ancestry, Executor, Factory
-from evomerge.testing.executor import ExecutorContract, FakeFactory, fake_task
+from evomerge.testing.executor import ExecutorContract
+from evomerge.testing.misbehaving import FakeFactory, fake_task
 
 
 class TestInline(ExecutorContract):

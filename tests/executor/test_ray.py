@@ -15,7 +15,8 @@ from evomerge.errors import ExecutorError
 from evomerge.executor.cluster import Cluster
 from evomerge.executor.port import Ancestry, Executor, Factory
 from evomerge.executor.ray import RayExecutor
-from evomerge.testing.executor import ExecutorContract, FakeFactory, fake_task
+from evomerge.testing.executor import ExecutorContract
+from evomerge.testing.misbehaving import FakeFactory, fake_task
 
 pytestmark = pytest.mark.ray
 
@@ -102,7 +103,7 @@ import os, signal, sys
 import psutil
 from pathlib import Path
 from evomerge.executor.ray import RayExecutor
-from evomerge.testing.executor import FakeFactory, fake_task
+from evomerge.testing.misbehaving import FakeFactory, fake_task
 
 address = sys.argv[2] if len(sys.argv) > 2 else None
 noted = []
