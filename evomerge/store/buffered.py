@@ -68,8 +68,8 @@ class BufferedStudy(StudyStore, Generic[B]):
         """An empty batch."""
 
     @abstractmethod
-    def _commit(self, batch: B, head: Head) -> None:
-        """Make the batch and the head durable in one transaction that also renews the lease, or raise."""
+    def _commit(self, batch: B, head: Head, patient: bool) -> None:
+        """Make both durable in one transaction that also renews the lease, or raise (at once if not ``patient``)."""
 
     @abstractmethod
     def _renew(self) -> None:
@@ -102,7 +102,7 @@ class BufferedStudy(StudyStore, Generic[B]):
             now = time.monotonic()
             try:
                 if self._dirty_since is not None and now - self._dirty_since >= self._commit_every:
-                    self._flush()
+                    self._flush(patient=False)
                 elif now - self._renewed >= self._lease_seconds / 3:
                     self._renew()
                     self._renewed = now
@@ -219,10 +219,10 @@ class BufferedStudy(StudyStore, Generic[B]):
         if now - self._committed >= self._commit_every:
             self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self, patient: bool = True) -> None:
         """Commit the batch. After trouble it is still there; after losing the lease it is not, nor ever written."""
         try:
-            self._commit(self._batch, self._head)
+            self._commit(self._batch, self._head, patient)
         except LeaseError as error:
             self._barred = error
             raise

@@ -59,8 +59,9 @@ class Database:
         failing half-way; ``"bare"`` is no transaction at all.
 
         Raises:
-            StoreUnavailableError: trouble lasted longer than ``retry_seconds``; then the next call tries only once, so
-                that a driver that is stopping need not wait again.
+            StoreUnavailableError: trouble lasted longer than ``retry_seconds``; from then on every call tries only
+                once until one succeeds, so that a driver that is stopping need not wait again. Without ``patient`` at
+                the first trouble.
             SchemaError, StoreError: the database is damaged, or refuses for good.
         """
         began, pause = time.monotonic(), 0.05
@@ -71,7 +72,7 @@ class Database:
                 waited = time.monotonic() - began
                 hopeless = trouble.kind_of(error) not in ("passing", "full")
                 if hopeless or not patient or self._away or waited + pause > self._patience:
-                    self._away = not hopeless
+                    self._away = self._away or (patient and not hopeless)
                     raise trouble.explain(error, self.where, waited) from error
                 time.sleep(pause)
                 pause = min(2 * pause, 2.0)

@@ -142,7 +142,7 @@ class MemoryStudy(BufferedStudy[_Batch]):
     def _new_batch(self) -> _Batch:
         return _Batch(self._keep_losses)
 
-    def _commit(self, batch: _Batch, head: Head) -> None:
+    def _commit(self, batch: _Batch, head: Head, patient: bool) -> None:
         with self._database.lock:
             self._renew()
             for commit in batch.todo:

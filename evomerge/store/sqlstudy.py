@@ -61,12 +61,12 @@ class SqlStudy(BufferedStudy[Batch]):
     def _new_batch(self) -> Batch:
         return Batch(self._number, self._record.objective, self._keep_losses)
 
-    def _commit(self, batch: Batch, head: Head) -> None:
+    def _commit(self, batch: Batch, head: Head, patient: bool) -> None:
         def work(connection: Connection) -> None:
             self._lease.renew(connection)
             write(connection, batch, head, self._database.now)
 
-        self._database.run(work, mode="write")
+        self._database.run(work, mode="write", patient=patient)
 
     def _renew(self) -> None:
         self._database.run(self._lease.renew, mode="write", patient=False)

@@ -48,14 +48,15 @@ def result(of: Candidate, items: int = 11) -> Evaluated:
 
 
 def turns(length: int) -> list[Turn]:
-    """The first ``length`` turns: one asks `WINDOW` candidates, each later one tells one and asks one."""
-    first = Turn(0, asked=tuple(candidate(number) for number in range(WINDOW)))
-    return [first, *(_turn(seq) for seq in range(1, length))][:length]
+    """The first ``length`` turns."""
+    return [turn(seq) for seq in range(length)]
 
 
-def _turn(seq: int) -> Turn:
+def turn(seq: int) -> Turn:
+    """Turn ``seq``: the first asks `WINDOW` candidates, each later one tells one and asks one."""
+    if seq == 0:
+        return Turn(0, asked=tuple(candidate(number) for number in range(WINDOW)))
     number = seq - 1
     told = result(candidate(number))
-    kept = told.score is not None
-    changes = (Change(number % SLOTS, number if number % 7 else None),) if kept else ()
+    changes = (Change(number % SLOTS, number if number % 7 else None),) if told.score is not None else ()
     return Turn(seq, (told,), (candidate(seq + WINDOW - 1),), changes)
