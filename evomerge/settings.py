@@ -14,10 +14,12 @@ from evomerge.fitness import Splits
 class PoolSettings:
     """The models to merge. Paths are relative to the study file.
 
-    ``members`` maps a short name to a checkpoint folder (or one ``.safetensors`` file); ``base`` is the folder of
-    their common ancestor. ``order`` lists tensor-name patterns that decide the order of the parameter vector (default:
-    natural order of names). ``groups`` maps a group name to the patterns of its tensors (default: one group, ``all``).
-    ``exclude`` are patterns of tensors that are not merged but copied from the base, or else the first member.
+    Attributes:
+        members: a short name for each model, and its checkpoint folder (or one ``.safetensors`` file).
+        base: the folder of their common ancestor, where a strategy needs one.
+        order: tensor-name patterns that decide the order of the parameter vector; default: natural order of names.
+        groups: a name for each parameter group, and the patterns of its tensors; default: one group, ``all``.
+        exclude: patterns of tensors that are not merged but copied from the base, or else from the first member.
     """
 
     members: dict[str, str]
@@ -37,18 +39,24 @@ class Choice:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """When to stop: after so many evaluations on the search split, the seeds' included."""
+    """When to stop.
+
+    Attributes:
+        evaluations: so many evaluations on the search split, the seeds' included.
+    """
 
     evaluations: Annotated[int, Gt(0)]
 
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """How candidates are built.
+    """How candidates are built. Both ways agree to rounding.
 
-    ``table`` keeps every recipe as coefficients over the pool and streams the pool once per candidate; ``dense``
-    keeps recent candidates' whole float32 vectors in a cache of ``cache_mb`` MB, which mutation needs; ``auto`` is
-    dense for pools that are small.
+    Attributes:
+        mode: ``table`` keeps every recipe as coefficients over the pool and streams the pool once per candidate;
+            ``dense`` keeps recent candidates' whole float32 vectors in a cache, which mutation needs; ``auto`` is dense
+            for pools that are small.
+        cache_mb: size of that cache in MB, per worker.
     """
 
     mode: Literal["auto", "table", "dense"] = "auto"
@@ -59,7 +67,14 @@ class MergeSettings:
 class ExecutorSettings:
     """Where candidates are scored. Nothing here changes a study's results.
 
-    ``threads`` is the number of torch threads per worker; ``time_limit`` the seconds one evaluation may take.
+    Attributes:
+        kind: ``inline`` scores in the driver's process, one at a time; ``ray`` on workers of their own.
+        workers: how many Ray workers.
+        threads: torch threads per worker.
+        time_limit: seconds that one evaluation may take; default: no limit.
+        ray_address: of a standing Ray cluster; default: a local Ray of its own, ended with the run.
+        cpus: CPUs that Ray reserves for a worker.
+        gpus: GPUs that Ray reserves for a worker.
     """
 
     kind: Literal["inline", "ray"] = "inline"
@@ -73,7 +88,16 @@ class ExecutorSettings:
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Where the study is kept. ``url`` is an SQLAlchemy address; default: an SQLite file beside the study file."""
+    """Where the study is kept.
+
+    Attributes:
+        url: an SQLAlchemy address such as ``postgresql://user@host/database``, or a file; default: an SQLite file
+            beside the study file, named like it.
+        commit_every: seconds of turns that share one commit; a kill repeats at most these. 0 commits every turn.
+        lease_seconds: how long a silent driver on another machine keeps the study to itself.
+        snapshot_every: results between two snapshots of the strategy's state, from which a resume begins.
+        keep_losses: keep the loss of every item, not only its score.
+    """
 
     url: str | None = None
     commit_every: Annotated[float, Ge(0), Le(60)] = 0.1
@@ -86,11 +110,23 @@ class StoreSettings:
 class StudySettings:
     """A whole study file.
 
-    ``window`` is how many candidates may be out at once; it is part of the search (parents come from an archive that is
-    ``window - 1`` results old), so it never follows the number of workers. ``telling`` says whether results are told
-    in the order asked (the same study for any number of workers) or as they come (recorded, so it resumes exactly).
-    ``objective`` picks the fitness's objective that matters most (default: its first); ``finalists`` is how many of
-    the best on the search split are scored on the selection split.
+    Attributes:
+        study: the study's name in the database.
+        pool: the models to merge.
+        fitness: what scores a model, by name, and its settings.
+        strategy: what decides which candidates to try, by name, and its settings.
+        splits: which items are used for what.
+        budget: when to stop.
+        seed: the same seed gives the same study.
+        objective: which of the fitness's objectives matters most; default: its first.
+        window: how many candidates may be out at once. It is part of the search (parents come from an archive that is
+            ``window - 1`` results old), so it never follows the number of workers.
+        telling: results are told to the strategy in the order ``asked``, which gives the same study for any number of
+            workers, or in the order of ``completion``, which is recorded and so resumes exactly too.
+        finalists: how many of the best on the search split are scored on the selection split.
+        merge: how candidates are built.
+        executor: where they are scored.
+        store: where the study is kept.
     """
 
     study: str
