@@ -10,6 +10,7 @@ import numpy as np
 
 from evomerge.errors import PoolError
 from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.naming import checkpoint_names
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.tensorfile import Floats
 
@@ -64,29 +65,27 @@ def bind(model: Any, pool: ModelPool) -> Target:
 
 
 def _match(model: Any, pool: ModelPool) -> dict[str, Any]:
-    """The module's tensor for each pool tensor; of tied names only the module's first that the pool has."""
-    names: dict[int, list[str]] = {}
-    state = model.state_dict(keep_vars=True)
-    for name, tensor in state.items():
-        names.setdefault(id(tensor), []).append(name)
+    """The module's tensor for each pool tensor; of several names for one tensor only the first that the pool has."""
     entries = pool.checkpoints[pool.reference].entries
     found: dict[str, Any] = {}
-    for alike in names.values():
-        stored = [name for name in alike if name in entries]
-        if not stored:
+    known: set[str] = set()
+    for tensor, names in checkpoint_names(model):
+        known.update(names)
+        name = next((name for name in names if name in entries), None)
+        if name is None:
             raise PoolError(
-                f"the model has a tensor {alike[0]!r} that the pool's checkpoints lack; the model must be of the "
-                "architecture in their config.json"
+                f"the model has a tensor {names[0]!r} that the pool's checkpoints lack; build the model from their "
+                "config.json, and if transformers fuses tensors of this architecture, save the pool's models with "
+                "save_pretrained(folder, save_original_format=False)"
             )
-        name = stored[0]
-        if tuple(state[name].shape) != entries[name].shape:
+        if tuple(tensor.shape) != entries[name].shape:
             raise PoolError(
-                f"tensor {name!r} has shape {list(state[name].shape)} in the model but {list(entries[name].shape)} in "
+                f"tensor {name!r} has shape {list(tensor.shape)} in the model but {list(entries[name].shape)} in "
                 "the pool; the model must be built from the pool's config.json"
             )
-        found[name] = state[name]
+        found[name] = tensor
     for slot in pool.layout.slots:
-        if slot.name not in state:
+        if slot.name not in known:
             raise PoolError(
                 f"the pool's tensor {slot.name!r} has no place in the model; use the class named in config.json, or "
                 "add the tensor to pool.exclude if the model does not need it"
