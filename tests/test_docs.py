@@ -30,5 +30,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    for command in re.findall(r"^evomerge (\w+)", page.read_text(), re.MULTILINE):
-        assert command in known, f"{page.name} names evomerge {command}"
+    for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL):
+        for command in re.findall(r"^evomerge (\w+)", block, re.MULTILINE):
+            assert command in known, f"{page.name} names evomerge {command}"
