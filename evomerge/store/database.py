@@ -22,6 +22,7 @@ LOCK_TIMEOUT = 5.0
 
 _BEGIN = {"read": "BEGIN", "write": "BEGIN IMMEDIATE", "bare": ""}
 _SCHEMA_LOCK = 0x65766F6D  # any number of our own, for PostgreSQL's advisory lock
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 _CLOCKS = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch from clock_timestamp())::double precision",
@@ -161,16 +162,12 @@ def _parse(address: str) -> URL:
         raise StoreError(
             f"store.url {address!r} is no address; write sqlite:///study.db or postgresql://..."
         ) from error
-    backend = url.get_backend_name()
-    if backend == "postgres":
-        url, backend = url.set(drivername="postgresql"), "postgresql"
-    if backend == "postgresql" and url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
+    backend = {"postgres": "postgresql"}.get(url.get_backend_name(), url.get_backend_name())
     if backend not in _CLOCKS:
         raise StoreError(f"store.url names the database {backend!r}; evomerge can use sqlite and postgresql")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise StoreError("store.url names no file; write sqlite:///study.db, or memory://NAME for a passing study")
-    return url
+    return url.set(drivername=_DRIVERS[backend])
 
 
 def _sqlite_engine(url: URL, retry_seconds: float) -> Engine:
