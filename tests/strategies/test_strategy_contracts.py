@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from evomerge_strategies.cma_es import CMAES, CMAESSettings
-from evomerge_strategies.m2n2 import M2N2, M2N2Settings
-from evomerge_strategies.random_search import RandomSearch, RandomSearchSettings
 
 from evomerge.space import WeightSpace
 from evomerge.strategy import Problem, Strategy
 from evomerge.testing.strategy import StrategyContract
+from evomerge_strategies.cma_es import CMAES, CMAESSettings
+from evomerge_strategies.m2n2 import M2N2, M2N2Settings
+from evomerge_strategies.random_search import RandomSearch, RandomSearchSettings
 
 
 class TestM2N2(StrategyContract):
@@ -54,7 +54,9 @@ class TestSeparableCMAESOnASimplex(StrategyContract):
 
 
 @pytest.mark.parametrize("strategy", [TestM2N2, TestRandomSearch, TestCMAES])
-def test_a_smaller_window_is_another_study_but_a_longer_budget_is_the_same_one(strategy: type[StrategyContract]) -> None:
+def test_a_smaller_window_is_another_study_but_a_longer_budget_is_the_same_one(
+    strategy: type[StrategyContract],
+) -> None:
     contract = strategy()
     made = contract.make(contract.problem)
     state = made.start()
