@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 
 from evomerge.errors import PoolError
 from evomerge.merge.tensorfile import Entry
@@ -38,6 +39,11 @@ class Layout:
     groups: tuple[Group, ...]
     starts: Mapping[str, int]
     copied: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+
+    def excludes(self, name: str) -> bool:
+        """Whether a tensor is left out by its name, in whichever checkpoint it is."""
+        return _matches(name, self.exclude)
 
     @property
     def size(self) -> int:
@@ -54,8 +60,10 @@ def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
     return tuple(part for pair in zip(texts, [*numbers, (0, "")], strict=True) for part in pair), name
 
 
-def lay_out(entries: Mapping[str, Entry], settings: PoolSettings) -> Layout:
+def lay_out(entries: Mapping[str, Entry], everywhere: Collection[str], settings: PoolSettings) -> Layout:
     """The layout of a checkpoint's tensors under the settings' ``order``, ``groups`` and ``exclude``.
+
+    ``everywhere`` are the names in all of the pool's checkpoints, any of which may be excluded.
 
     Raises:
         PoolError: a tensor in no group or in two, a pattern that matches nothing, or nothing left to merge.
@@ -65,7 +73,7 @@ def lay_out(entries: Mapping[str, Entry], settings: PoolSettings) -> Layout:
     if not merged:
         raise PoolError("no floating-point tensor is left to merge; check pool.exclude")
     for what, patterns, names in (
-        ("pool.exclude", settings.exclude, entries.keys()),
+        ("pool.exclude", settings.exclude, everywhere),
         ("pool.order", settings.order, merged),
         *((f"pool.groups.{group}", patterns, merged) for group, patterns in settings.groups.items()),
     ):
@@ -87,7 +95,7 @@ def lay_out(entries: Mapping[str, Entry], settings: PoolSettings) -> Layout:
         starts[group] = start
         start += offset
     copied = tuple(sorted(set(entries) - set(merged), key=natural))
-    return Layout(tuple(slots), tuple(groups), starts, copied)
+    return Layout(tuple(slots), tuple(groups), starts, copied, settings.exclude)
 
 
 def _grouped(names: Iterable[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
@@ -112,9 +120,8 @@ def _rank(name: str, order: tuple[str, ...]) -> tuple[int, object]:
     return next(fits, len(order)), natural(name)
 
 
-def _require_use(what: str, patterns: Iterable[str], names: Iterable[str]) -> None:
-    known = list(names)
+def _require_use(what: str, patterns: Iterable[str], names: Collection[str]) -> None:
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            some = ", ".join(known[:3])
+        if not any(fnmatchcase(name, pattern) for name in names):
+            some = ", ".join(islice(names, 3))
             raise PoolError(f"{what}: the pattern {pattern!r} fits no tensor; the names look like {some}")

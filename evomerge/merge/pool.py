@@ -13,7 +13,7 @@ import numpy as np
 
 from evomerge.errors import PoolError
 from evomerge.merge.checkpoint import CHUNK, Checkpoint
-from evomerge.merge.layout import Layout, Slot, lay_out
+from evomerge.merge.layout import Layout, Slot, lay_out, natural
 from evomerge.merge.report import Differences, PoolReport, compare, describe
 from evomerge.merge.tensorfile import Floats, chunks
 from evomerge.settings import PoolSettings
@@ -40,7 +40,11 @@ class ModelPool:
         self.base = base
         self.reference = base or self.members[0]
         self.reference_folder = self.checkpoints[self.reference].folder
-        self.layout: Layout = lay_out(self.checkpoints[self.reference].entries, settings)
+        self.layout: Layout = lay_out(
+            self.checkpoints[self.reference].entries,
+            sorted({name for checkpoint in self.checkpoints.values() for name in checkpoint.entries}, key=natural),
+            settings,
+        )
 
     @classmethod
     def open(cls, settings: PoolSettings, root: Path) -> ModelPool:
@@ -60,7 +64,7 @@ class ModelPool:
             if not same and BASE in paths:
                 raise PoolError(f"a member is called {BASE!r} but is not pool.base; give the member another name")
             paths[base] = home
-        return cls({name: Checkpoint(path) for name, path in paths.items()}, base, settings)
+        return cls({name: _open(name, path) for name, path in paths.items()}, base, settings)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -161,3 +165,10 @@ class ModelPool:
     @cached_property
     def _differences(self) -> Differences:
         return compare(self.checkpoints, self.reference, self.layout)
+
+
+def _open(name: str, path: Path) -> Checkpoint:
+    try:
+        return Checkpoint(path)
+    except PoolError as error:
+        raise PoolError(f"pool member {name}: {error}") from error

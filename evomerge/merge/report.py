@@ -107,7 +107,7 @@ def _tensor_problems(one: Checkpoint, other: Checkpoint, layout: Layout) -> Iter
         elif not entry.floating:
             yield f"tensor {slot.name!r} has dtype {entry.dtype}, which cannot be merged"
     for name in other.entries:
-        if name not in one.entries:
+        if name not in one.entries and not layout.excludes(name):
             yield f"has the extra tensor {name!r}"
 
 

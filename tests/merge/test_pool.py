@@ -99,6 +99,11 @@ def test_empty_pool_is_refused(tmp_path: Path) -> None:
         ModelPool.open(PoolSettings(members={}), tmp_path)
 
 
+def test_a_missing_member_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PoolError, match=r"pool member x: there is no checkpoint at .*nowhere"):
+        ModelPool.open(PoolSettings(members={"x": "nowhere"}), tmp_path)
+
+
 class TestDifferences:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
@@ -144,6 +149,13 @@ class TestDifferences:
         pool.check()
         assert pool.copied == ("b", "n")
         assert any("no tensor 'n'" in note for note in pool.report().warnings)
+
+    def test_extra_tensors_may_be_excluded(self, folder: Path) -> None:
+        tensors = {"a": np.zeros((2, 2), dtype=np.float32), "b": np.zeros(3, dtype=np.float32), "n": np.arange(2)}
+        self.replace(folder, tensors | {"extra.1": np.zeros(2)})
+        with pytest.raises(PoolError, match="extra tensor"):
+            self.open(folder).check()
+        self.open(folder, exclude=("extra.*",)).check()
 
     def test_architecture_is_an_error_and_other_config_a_warning(self, folder: Path) -> None:
         config = {"architectures": ["A"], "vocab_size": 5, "rope_theta": 1.0, "transformers_version": "4"}
