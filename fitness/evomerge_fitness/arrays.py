@@ -30,9 +30,9 @@ class ArraySettings:
     """Which arrays, and how they are fed.
 
     ``data`` is ``digits`` (scikit-learn's 1,797 images of 8x8 raw pixels 0 to 16, in their own order) or a ``.npz``
-    file, named from the study file's folder on, with ``x`` (items first, numbers) and ``y`` (class numbers from 0). ``scale``
-    multiplies ``x``. ``batch`` is the number of items per forward pass (0: chosen). Without ``losses`` only right and
-    wrong are reported.
+    file, named from the study file's folder on, with ``x`` (items first, numbers) and ``y`` (class numbers from 0).
+    ``scale`` multiplies ``x``. ``batch`` is the number of items per forward pass (0: chosen). Without ``losses`` only
+    right and wrong are reported.
     """
 
     data: str = "digits"

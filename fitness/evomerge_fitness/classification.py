@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ class Classification(Fitness):
         self.splits = splits
         self.with_losses = losses
         self._judges: dict[Split, Judge] = {}
+        self._labels: NDArray[np.int64] | None = None
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -71,14 +71,6 @@ class Classification(Fitness):
     def logits(self, model: Any, split: Split) -> Tensor:
         """The model's float32 logits on the split, classes x items, contiguous, on the CPU."""
 
-    @cached_property
-    def _checked_labels(self) -> NDArray[np.int64]:
-        labels = self.labels()
-        self.splits.check_against(len(labels), self.source)
-        if len(labels) and labels.min() < 0:
-            raise ConfigError(f"{self.source} has label {labels.min()}; labels are class numbers from 0")
-        return labels
-
     def indices(self, split: Split) -> NDArray[np.int64]:
         """Places in the data set of the split's items, in order.
 
@@ -88,13 +80,22 @@ class Classification(Fitness):
         ranges = self.splits.ranges(split)
         if not ranges:
             raise ConfigError(f"splits.{split} is empty, so nothing can be scored on it; give it a range of items")
-        self.splits.check_against(len(self._checked_labels), self.source)
+        self.splits.check_against(len(self._known_labels()), self.source)
         return np.concatenate([np.arange(start, stop) for start, stop in ranges])
+
+    def _known_labels(self) -> NDArray[np.int64]:
+        if self._labels is None:
+            labels = self.labels()
+            if labels.min() < 0:
+                item = int(labels.argmin())
+                raise ConfigError(f"{self.source} has label {labels[item]} at item {item}; class numbers start at 0")
+            self._labels = labels
+        return self._labels
 
     def _judge(self, split: Split) -> Judge:
         from evomerge_fitness.judging import Judge
 
-        labels = np.ascontiguousarray(self._checked_labels[self.indices(split)])
+        labels = self._known_labels()[self.indices(split)]
         return self._judges.setdefault(split, Judge(labels, f"{self.source}, splits.{split},"))
 
 

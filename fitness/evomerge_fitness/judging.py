@@ -24,7 +24,7 @@ class Judge:
         Raises:
             ConfigError: a label that the model has no class for.
         """
-        self._fit(len(logits))
+        self.fit(len(logits))
         values = logits.numpy()
         largest: NDArray[np.bool_] = values == values.max(0)
         right: NDArray[np.bool_] = largest.ravel().take(self._places)
@@ -38,11 +38,11 @@ class Judge:
         Raises:
             ConfigError: a label that the model has no class for.
         """
-        self._fit(len(logits))
+        self.fit(len(logits))
         losses: NDArray[np.float32] = logits.log_softmax(0).view(-1).index_select(0, self._index).neg_().numpy()
         return losses
 
-    def _fit(self, classes: int) -> None:
+    def fit(self, classes: int) -> None:
         """Prepare for this many classes, once: where each item's own logit lies, and which classes come before it."""
         if classes == self._classes:
             return

@@ -61,6 +61,7 @@ def _transformers(folder: Path, config: dict[str, Any], head: Head) -> Any:
         parsed = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with _without_initialising():
             model = _auto(named).from_config(parsed, trust_remote_code=False)
+        model.tie_weights()
     except (ValueError, OSError, KeyError) as error:
         kind = config["model_type"]
         raise PoolError(f"transformers builds no model for {folder} (model_type {kind!r}): {error}") from error
@@ -77,13 +78,14 @@ def _auto(architectures: list[str]) -> Any:
         "ForImageClassification": transformers.AutoModelForImageClassification,
         "ForSequenceClassification": transformers.AutoModelForSequenceClassification,
         "ForCausalLM": transformers.AutoModelForCausalLM,
+        "LMHeadModel": transformers.AutoModelForCausalLM,
     }
     matching = (auto for name in architectures for end, auto in known.items() if name.endswith(end))
     return next(matching, transformers.AutoModel)
 
 
 def _without_initialising() -> Any:
-    """Random initial weights would be overwritten at once; they are most of the time of building a large model."""
+    """Random initial weights would be overwritten at once, and drawing them takes most of the time of building."""
     from importlib import import_module
     from importlib.util import find_spec
 

@@ -16,7 +16,7 @@ def test_each_seed_knows_its_own_digits_only(tmp_path: Path, capsys: pytest.Capt
         assert seed.others == 0
         first, again = load_mlp(tmp_path / seed.folder.name), load_mlp(seed.folder)
         for name, tensor in first.state_dict().items():
-            assert torch.equal(tensor, again.state_dict()[name])
+            torch.testing.assert_close(tensor, again.state_dict()[name], rtol=0, atol=0)
 
 
 def test_seeds_learn_from_the_search_items_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
