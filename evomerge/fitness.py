@@ -110,7 +110,8 @@ class Fitness(ABC):
         """Raise `EvomergeError` for whatever can be known to be wrong before the first evaluation."""
         for split in ("search", "selection", "report"):
             self.items(split)
-        self.skeleton(folder)
+        if self.gets == "model":
+            self.skeleton(folder)
 
     def fingerprint(self) -> Mapping[str, str]:
         """Content digests of the data that scores depend on, kept with the study. Cheap; may be empty."""

@@ -285,7 +285,7 @@ def test_canonical_text_has_defaults_and_keeps_order() -> None:
 
 CHANGES = [
     ("evaluations: 100", "evaluations: 200", "budget.evaluations: 100 -> 200", True),
-    ("evaluations: 100", "evaluations: 50", "budget.evaluations: 100 -> 50", False),
+    ("evaluations: 100", "evaluations: 50", "budget.evaluations: 100 -> 50", True),
     ("seed: 7", "seed: 8", "seed: 7 -> 8", False),
     ("seed: 7", "seed: 7\nexecutor: {workers: 4}", "executor.workers: 2 -> 4", True),
     ("seed: 7", "seed: 7\nstore: {keep_losses: false}", "store.keep_losses: true -> false", True),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli import check, export, init, lineage, run, show, status, verify
-from evomerge.cli.output import fail, say
+from evomerge.cli.output import note, say
 from evomerge.errors import EvomergeError
 
 EXIT_CODES = """\
@@ -73,5 +73,5 @@ def main() -> None:
     try:
         app()
     except EvomergeError as error:
-        fail(str(error))
+        note(f"evomerge: {error}")
         sys.exit(error.exit_code)

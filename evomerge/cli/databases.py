@@ -70,6 +70,11 @@ def address_of(settings: StudySettings, file: Path) -> str:
     return url
 
 
+def folder(url: str) -> Path | None:
+    """The folder that an SQLite file is in."""
+    return Path(url.removeprefix("sqlite:///")).parent if url.startswith("sqlite:///") else None
+
+
 def shown(url: str) -> str:
     """The address without its password."""
     from sqlalchemy.engine import make_url

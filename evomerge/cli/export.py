@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.databases import Db, opened_study
+from evomerge.cli.databases import Db, address, folder, opened_study
 from evomerge.cli.output import Json, emit, say
 
 
@@ -28,8 +28,9 @@ def export(
     """Write a candidate as a folder that Hugging Face loaders take: weights, config, tokenizer, model card."""
     from evomerge.study import card
 
-    with opened_study(db, name) as study:
-        one = card.export(study, out, candidate=candidate, dtype=dtype)
+    url = address(db)
+    with opened_study(url, name) as study:
+        one = card.export(study, out, candidate=candidate, dtype=dtype, beside=folder(url))
     if json:
         emit({"study": name, "candidate": one.number, "digest": one.recipe.digest, "folder": out.absolute()})
     else:

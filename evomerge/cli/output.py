@@ -15,22 +15,18 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
-def say(text: str = "", *, err: bool = False) -> None:
-    """Print text; on a terminal, long lines are wrapped between words."""
-    from rich.console import Console
-
-    console = Console(stderr=err, highlight=False, markup=False, emoji=False)
-    console.print(text, soft_wrap=not console.is_terminal)
+def say(text: str) -> None:
+    """Print a result on stdout, as it is."""
+    sys.stdout.write(f"{text}\n")
 
 
 def note(text: str) -> None:
-    """Print a remark that is no result, on stderr."""
-    say(text, err=True)
+    """Print a remark that is no result on stderr. A terminal's lines are broken between words, indented ones never."""
+    from rich.console import Console
 
-
-def fail(text: str) -> None:
-    """Print an error message on stderr."""
-    say(f"evomerge: {text}", err=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    for line in text.split("\n"):
+        console.print(line, soft_wrap=line.startswith("  ") or not console.is_terminal)
 
 
 def emit(document: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Meter:
 
     def text(self, progress: Progress) -> str:
         """Everything but the bar, on one line."""
-        if progress.phase != "search":
+        if progress.phase != "search" and progress.in_flight:
             return f"scoring {progress.in_flight} on the {progress.phase} split"
         rate = self.rate(progress.told)
         parts = [f"{progress.told}/{progress.budget}"]
@@ -94,7 +94,8 @@ def _plain(name: str) -> Callable[[Progress], None]:
     def show(progress: Progress) -> None:
         nonlocal last
         text = meter.text(progress)
-        if time.monotonic() - last >= LINE_EVERY:
+        over = progress.phase != "search" and not progress.in_flight
+        if over or time.monotonic() - last >= LINE_EVERY:
             last = time.monotonic()
             note(f"{time.strftime('%H:%M:%S')} {name}: {text}")
 

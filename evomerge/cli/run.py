@@ -46,14 +46,17 @@ def run(
     read = config.read(file)
     url = databases.address_of(read.settings, read.path) if db is None else _new(db)
     called = name or read.settings.study
+    options = f"{f' --name {name}' if name else ''}{f' --db {db}' if db else ''}"
+    again = f"  evomerge resume {file}{options}"
     with databases.opened(url, read.settings) as store:
         if any(summary.name == called for summary in store.studies()):
             raise StudyExistsError(
-                f"study {called!r} is already in {databases.shown(url)}; go on with it by "
-                f"'evomerge resume {file}{f' --name {name}' if name else ''}', or begin another with --name"
+                f"study {called!r} is already in {databases.shown(url)}; begin another with --name, or go on with it:\n"
+                f"{again}"
             )
+        note(f"checking models and data of {called} ...")
         setup = drive.create(read, name=name, budget=budget)
-        _finish(store, url, called, json, lambda watch: drive.begin(setup, store, watch))
+        _finish(store, called, json, again, lambda watch: drive.begin(setup, store, watch))
 
 
 def resume(
@@ -77,19 +80,29 @@ def resume(
 
     read = None if file is None else config.read(file)
     url = databases.address(db) if db is not None or read is None else databases.address_of(read.settings, read.path)
-    with databases.opened(url, None if read is None else read.settings) as store:
+    with databases.opened(url) as store:
         called = databases.only_name(store, name or (None if read is None else read.settings.study))
-        if _is_over(store, called, budget, json):
+        study = store.open(called)
+        if _is_over(study, budget, json):
             return
-        _finish(
-            store,
-            url,
-            called,
-            json,
-            lambda watch: drive.resume(
-                store, called, read, budget=budget, allow_changed=allow_changed, steal=steal, watch=watch
-            ),
-        )
+        settings = config.stored(study.record.settings) if read is None else read.settings
+    named = f"{f' {file}' if file else ''} --name {called}{f' --db {databases.shown(url)}' if db or not file else ''}"
+    note(f"checking models and data of {called} ...")
+    with databases.opened(url, settings) as store:
+
+        def go(watch: Watch) -> Outcome:
+            return drive.resume(
+                store,
+                called,
+                read,
+                budget=budget,
+                allow_changed=allow_changed,
+                steal=steal,
+                beside=databases.folder(url),
+                watch=watch,
+            )
+
+        _finish(store, called, json, f"  evomerge resume{named}", go)
 
 
 def _new(db: str) -> str:
@@ -97,12 +110,12 @@ def _new(db: str) -> str:
     return db if "://" in db else f"sqlite:///{Path(db).absolute()}"
 
 
-def _is_over(store: Store, name: str, budget: int | None, json: bool) -> bool:
-    study = store.open(name)
+def _is_over(study: StudyStore, budget: int | None, json: bool) -> bool:
+    """Whether there is nothing to resume; then it has been said."""
     summary = study.summary()
     if summary.status != "finished" or budget is not None:
         return False
-    text = f"study {name!r} is finished after {summary.told} evaluations; --budget N with a larger N goes on"
+    text = f"study {summary.name!r} is finished after {summary.told} evaluations; --budget N with a larger N goes on"
     if json:
         emit(_document(study, text, 0.0))
     else:
@@ -110,24 +123,23 @@ def _is_over(store: Store, name: str, budget: int | None, json: bool) -> bool:
     return True
 
 
-def _finish(store: Store, url: str, name: str, json: bool, go: Callable[[Watch], Outcome]) -> None:
-    """Run under signals and progress, then say what came of it."""
+def _finish(store: Store, name: str, json: bool, again: str, go: Callable[[Watch], Outcome]) -> None:
+    """Run under signals and progress, then say what came of it; ``again`` is the command that goes on with it."""
     from evomerge.study.drive import Watch
 
     began = time.monotonic()
     shown: AbstractContextManager[Any] = progress.shown(name)
-    again = f"evomerge resume --db {databases.shown(url)} --name {name}"
     with stoppable() as stop:
         try:
             with shown as show:
                 outcome = go(Watch(stop, show))
         except KeyboardInterrupt:
-            note(f"interrupted; everything told is saved. Go on with: {again}")
+            note(f"interrupted; what was told is saved. Go on with:\n{again}")
             raise typer.Exit(INTERRUPTED) from None
     seconds = time.monotonic() - began
     study = store.open(name)
     if json:
-        emit(_document(study, outcome.reason, seconds) | {"database": databases.shown(url)})
+        emit(_document(study, outcome.reason, seconds))
     else:
         say(_text(study, outcome, seconds, again))
     if outcome.status == "paused":
@@ -167,7 +179,7 @@ def _document(study: StudyStore, reason: str, seconds: float) -> dict[str, Any]:
 def _text(study: StudyStore, outcome: Outcome, seconds: float, again: str) -> str:
     summary = study.summary()
     if outcome.status == "paused":
-        return f"paused: {outcome.reason}. Go on with: {again}"
+        return f"paused: {outcome.reason}. Go on with:\n{again}"
     failed = f", {summary.failed} failed" if summary.failed else ""
     head = f"{outcome.status}: {outcome.reason} ({summary.told} evaluations{failed}, {duration(seconds)})"
     if outcome.final is None:

@@ -52,15 +52,13 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Differe
 def harmless(key: str, old: str, new: str) -> bool:
     """Whether the search goes on exactly as it began although ``key`` changed.
 
-    Where candidates are scored and kept does not matter, nor how many are compared at the end; a budget may grow. The
+    Where candidates are scored and kept does not matter, nor when the search ends and how many are compared then. The
     place of a pool member may change because its content is compared by digest. Everything else is the search itself.
     """
     section, _, rest = key.partition(".")
-    if key == "budget.evaluations":
-        return int(new) >= int(old)
     if section == "pool":
         return (rest == "base" or rest.startswith("members.")) and "-" not in (old, new) and "null" not in (old, new)
-    return section in ("executor", "store", "finalists")
+    return section in ("budget", "executor", "finalists", "store")
 
 
 def canonical_text(value: Any) -> str:

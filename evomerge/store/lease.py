@@ -78,7 +78,7 @@ def refusal(name: str, lease: Lease, now: float) -> LeaseError:
     return LeaseError(
         f"study {name!r} is driven by {describe(lease)}, last heard of {max(0.0, now - lease.heartbeat):.0f} s ago "
         f"(owner {lease.owner}); stop that process, or wait until its lease runs out in "
-        f"{max(0.0, lease.expires - now):.0f} s, or take the study over by opening it with steal"
+        f"{max(0.0, lease.expires - now):.0f} s, or take the study over with --steal (steal=True)"
     )
 
 

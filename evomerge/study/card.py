@@ -21,8 +21,17 @@ from evomerge.study import record as records
 _SPLITS: tuple[Split, ...] = ("search", "selection", "report")
 
 
-def export(study: StudyStore, out: Path, *, candidate: int | None = None, dtype: str | None = None) -> Candidate:
+def export(
+    study: StudyStore,
+    out: Path,
+    *,
+    candidate: int | None = None,
+    dtype: str | None = None,
+    beside: Path | None = None,
+) -> Candidate:
     """Rebuild a candidate from the pool (default: the final one, else the best) into the folder ``out``.
+
+    ``beside`` is the database's folder, where the pool is looked for if the study's own folder is gone.
 
     Raises:
         ExportError: nothing to export, or ``out`` cannot be written.
@@ -31,7 +40,7 @@ def export(study: StudyStore, out: Path, *, candidate: int | None = None, dtype:
     """
     one = study.candidates((_chosen(study, candidate),))[0]
     settings = config.stored(study.record.settings)
-    pool = ModelPool.open(settings.pool, records.folder_of(study.record))
+    pool = ModelPool.open(settings.pool, records.folder_of(study.record, beside))
     _same_pool(pool, study.record)
     ancestors = lineage.ancestry(one.recipe, frozenset(), study.recipes)
     builder = Builder(pool, settings.merge.mode, settings.merge.cache_mb << 20, cache_folder())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from evomerge import config, lineage
 from evomerge.config import StudyFile
-from evomerge.errors import EvomergeError, LeaseError, StoreUnavailableError
+from evomerge.errors import EvomergeError, LeaseError, ResumeError, StoreUnavailableError
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.executor.port import Ancestry, Executor, OnEvent
 from evomerge.runner import Outcome, Plan, Progress, Runner
@@ -62,6 +63,7 @@ def resume(
     budget: int | None = None,
     allow_changed: bool = False,
     steal: bool = False,
+    beside: Path | None = None,
     watch: Watch | None = None,
 ) -> Outcome:
     """Go on with a study, exactly as if it had never stopped.
@@ -70,9 +72,10 @@ def resume(
         store: the database.
         name: of the study in it.
         file: the study file to compare with; without it the study goes on as it is stored.
-        budget: evaluations in all from now on; not fewer than before.
+        budget: evaluations in all from now on.
         allow_changed: go on although versions, executor, store, finalists or the budget changed.
         steal: take the study from another driver that is still alive.
+        beside: the database's folder, used without a file if the study's own folder is gone.
         watch: progress and stopping.
 
     Raises:
@@ -82,10 +85,13 @@ def resume(
     """
     study = store.open(name, write=True, steal=steal)
     try:
-        setup = again(study.record, file, budget)
+        setup = again(study.record, file, budget, beside)
         differences = records.compare(study.record, setup.record)
         asked_for = {"budget.evaluations"} if budget is not None else set()
-        records.refuse(tuple(one for one in differences if not (one.harmless and one.key in asked_for)), allow_changed)
+        records.refuse(tuple(one for one in differences if one.key not in asked_for), allow_changed)
+        asked, evaluations = study.summary().asked, setup.settings.budget.evaluations
+        if evaluations < asked:
+            raise ResumeError(f"the study already asked {asked} candidates; give a budget of at least that many")
         if differences or study.record != setup.record:
             study.amend(setup.record)
         for one in differences:
@@ -95,7 +101,7 @@ def resume(
         study.release()
 
 
-def again(old: StudyRecord, file: StudyFile | None, budget: int | None) -> Setup:
+def again(old: StudyRecord, file: StudyFile | None, budget: int | None, beside: Path | None = None) -> Setup:
     """The stored study prepared anew, from its file if there is one and else from what is stored.
 
     Raises:
@@ -104,7 +110,7 @@ def again(old: StudyRecord, file: StudyFile | None, budget: int | None) -> Setup
     before = records.given_of(old)
     given = Given(budget if budget is not None else before.budget)
     if file is None:
-        settings, root, text = config.stored(old.settings), records.folder_of(old), old.config
+        settings, root, text = config.stored(old.settings), records.folder_of(old, beside), old.config
     else:
         settings, root, text = replace(file.settings, study=old.name), file.root, file.text
     return prepare(records.with_budget(settings, given), root, text, given)

@@ -65,9 +65,10 @@ def problem_of(record: StudyRecord) -> Problem:
     return config.typed(Problem, config.section(record.settings, "problem"), "problem")
 
 
-def folder_of(record: StudyRecord) -> Path:
-    """The folder that the study's paths are relative to."""
-    return Path(config.typed(str, config.section(record.settings, "folder"), "folder"))
+def folder_of(record: StudyRecord, beside: Path | None = None) -> Path:
+    """The folder that the study's paths are relative to; if it is gone, ``beside``, the database's."""
+    folder = Path(config.typed(str, config.section(record.settings, "folder"), "folder"))
+    return folder if beside is None or folder.is_dir() else beside
 
 
 def given_of(record: StudyRecord) -> Given:

@@ -59,8 +59,7 @@ def _prepare(settings: StudySettings, root: Path, text: str, given: Given) -> Se
     pool.check()
     fitness = fitness_of(settings, root)
     objectives = _objectives(settings, fitness)
-    if fitness.gets == "model":
-        fitness.check(pool.reference_folder)
+    fitness.check(pool.reference_folder)
     problem = Problem(
         seed=settings.seed,
         members=pool.members,

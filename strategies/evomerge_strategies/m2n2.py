@@ -119,7 +119,7 @@ class M2N2(Strategy[M2N2State]):
         if problem.items == 0:
             raise StrategyError("m2n2 needs a score for each item; this fitness returns none (see Score.items)")
         if settings.start == "seeds":
-            require_members(problem, 1, "m2n2 from seeds")
+            require_members(problem, 2 if settings.crossover else 1, "m2n2 from seeds")
         self._s, self._problem = settings, problem
         self._draws = draws or (lambda number: draws_from(problem.seed, number, problem.groups))
         self._seeds = len(problem.members) if settings.start == "seeds" else settings.scratch_members
