@@ -89,7 +89,7 @@ class StrategyContract:
     """Inherit this and override `make`; override ``problem``, ``budget`` or ``window`` where the strategy needs it."""
 
     problem: Problem = PROBLEM
-    budget: int = 40
+    budget: int = 30
     window: int = 4
 
     def make(self, problem: Problem) -> Strategy[Any]:

@@ -1,20 +1,40 @@
-"""Every built-in strategy, in several settings, against the contract."""
+"""Every built-in strategy, in several settings, against the contract, over every store."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import pytest
 
+from evomerge.candidate import Evaluated
+from evomerge.errors import ResumeError, StalledError
 from evomerge.space import WeightSpace
+from evomerge.store import open_store
+from evomerge.store.port import Store
 from evomerge.strategy import Problem, Strategy
 from evomerge.testing.strategy import StrategyContract
-from evomerge_strategies.cma_es import CMAES, CMAESSettings
+from evomerge_strategies.cma_es import CMAES, CMAESSettings, CMAESState
 from evomerge_strategies.m2n2 import M2N2, M2N2Settings
 from evomerge_strategies.random_search import RandomSearch, RandomSearchSettings
 
 
-class TestM2N2(StrategyContract):
+class OverEveryStore(StrategyContract):
+    @pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.pg)])
+    def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+        urls = {"memory": f"memory://{uuid4().hex}", "sqlite": f"sqlite:///{tmp_path}/study.db"}
+        url = urls.get(request.param) or request.getfixturevalue("postgres_url")
+        with open_store(url, commit_every=0) as store:
+            yield store
+
+
+class TestM2N2(OverEveryStore):
     def make(self, problem: Problem) -> Strategy[Any]:
         return M2N2(M2N2Settings(population=6, warm_up=3), problem)
 
@@ -33,14 +53,12 @@ class TestM2N2Ablated(StrategyContract):
         return M2N2(settings, problem)
 
 
-class TestRandomSearch(StrategyContract):
+class TestRandomSearch(OverEveryStore):
     def make(self, problem: Problem) -> Strategy[Any]:
         return RandomSearch(RandomSearchSettings(), problem)
 
 
-class TestCMAES(StrategyContract):
-    budget = 50
-
+class TestCMAES(OverEveryStore):
     def make(self, problem: Problem) -> Strategy[Any]:
         return CMAES(CMAESSettings(), problem)
 
@@ -63,3 +81,44 @@ def test_a_smaller_window_is_another_study_but_a_longer_budget_is_the_same_one(
     _, few = made.ask(state, 2)
     _, more = made.ask(state, 9)
     assert more[: len(few)] == few
+
+
+class Forgetful(RandomSearch):
+    """Keeps a generator in the process, as Optuna's samplers do."""
+
+    def __init__(self, settings: RandomSearchSettings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        self._generator = np.random.default_rng(0)
+
+    def _draw(self, number: int) -> list[float]:
+        return [float(x) for x in self._generator.random(self._s.space.size(self._problem))]
+
+
+class HalfAGeneration(CMAES):
+    """Keeps what was told of the present generation on the object, as Vizier's designers do."""
+
+    def __init__(self, settings: CMAESSettings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        self._half: tuple[float, ...] = ()
+
+    def tell(self, state: CMAESState, evaluated: Evaluated) -> CMAESState:
+        known = [
+            mine if math.isnan(kept) else kept
+            for kept, mine in zip_longest(state.current, self._half, fillvalue=math.nan)
+        ]
+        after = super().tell(replace(state, current=tuple(known)), evaluated)
+        self._half = after.current
+        return replace(after, current=(math.nan,) * len(after.current))
+
+
+@pytest.mark.parametrize(
+    ("mutant", "settings"), [(Forgetful, RandomSearchSettings()), (HalfAGeneration, CMAESSettings())]
+)
+def test_the_contract_catches_what_resuming_would_lose(mutant: Any, settings: Any) -> None:
+    class Contract(StrategyContract):
+        def make(self, problem: Problem) -> Strategy[Any]:
+            return mutant(settings, problem)
+
+    lost = (AssertionError, ResumeError, StalledError)
+    with open_store(f"memory://{uuid4().hex}", commit_every=0) as store, pytest.raises(lost):
+        Contract().test_a_kill_at_any_save_changes_nothing(store, "after")
