@@ -4,11 +4,11 @@
 command line as processes of their own; what they found is then checked without evomerge's help, in plain numpy.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,9 @@ from evomerge.store import open_store
 from evomerge.store.port import Store, StudyStore
 
 FOLDER = Path(__file__).parents[2] / "demo"
-STUDY, RANDOM, DATABASE, PICTURE = (FOLDER / name for name in ("study.yaml", "random.yaml", "study.db", "history.png"))
 EVALUATIONS = 4000
 PATIENCE = 120.0  # seconds until half of them must be done
+SEEDS = {"low": range(5), "high": range(5, 10)}
 SPLITS: tuple[Split, ...] = ("search", "selection", "report")
 
 Weights = dict[str, NDArray[np.float32]]
@@ -39,61 +39,80 @@ console = Console(highlight=False)
 
 
 def say(text: str) -> None:
-    console.print(f"\n[bold]{text}[/bold]")
+    """A headline."""
+    console.print(f"\n[bold]{text}[/bold]", soft_wrap=True)
 
 
-def evomerge(*arguments: object) -> list[str]:
-    """A command line, shown before it runs."""
-    words = [str(argument) for argument in arguments]
-    shown = (word.replace(f"{FOLDER.parent}/", "") for word in words)
-    console.print(f"$ evomerge {' '.join(shown)}", style="cyan", soft_wrap=True)
-    return [str(Path(sys.executable).with_name("evomerge")), *words]
+# --- the searches, by the command line ---------------------------------------------------------------------------
 
 
-def call(*arguments: object) -> None:
-    """Run a command to its end."""
-    subprocess.run(evomerge(*arguments), check=True)
+@dataclass(frozen=True)
+class Searches:
+    """Searches of ``evaluations`` candidates each, all kept in one folder and one database."""
 
+    folder: Path
+    evaluations: int
 
-# --- the three searches -----------------------------------------------------------------------------------------
+    @property
+    def study(self) -> Path:
+        """The study file that ``evomerge init`` writes."""
+        return self.folder / "study.yaml"
 
+    @property
+    def random(self) -> Path:
+        """The same with another strategy."""
+        return self.folder / "random.yaml"
 
-def begin_anew() -> None:
-    """An empty folder, two seed models, and two study files that differ in the strategy only."""
-    if FOLDER.exists():
-        shutil.rmtree(FOLDER)
-    call("init", FOLDER)
-    study = yaml.safe_load(STUDY.read_text())
-    study["strategy"] = {"name": "random"}
-    RANDOM.write_text("# Random search over the weights of the two models, to compare with.\n" + yaml.safe_dump(study))
+    @property
+    def database(self) -> str:
+        """Where all of them are kept."""
+        return f"sqlite:///{self.folder / 'study.db'}"
 
+    def begin_anew(self) -> None:
+        """An empty folder, two seed models, and two study files that differ in the strategy only."""
+        if self.folder == FOLDER and FOLDER.exists():
+            shutil.rmtree(FOLDER)
+        self.call("init", self.folder)
+        study = yaml.safe_load(self.study.read_text())
+        study["strategy"] = {"name": "random"}
+        note = "# Random search over the weights of the two models, to compare with.\n"
+        self.random.write_text(note + yaml.safe_dump(study))
 
-def run(file: Path, name: str) -> None:
-    """A search that nothing disturbs."""
-    call("run", file, "--name", name, "--budget", EVALUATIONS, "--db", DATABASE)
+    def run(self, file: Path, name: str) -> None:
+        """A search that nothing disturbs."""
+        self.call("run", file, "--name", name, "--budget", self.evaluations, "--db", self.database)
 
+    def run_and_kill(self, name: str) -> int:
+        """Begin one and kill its process with SIGKILL once half of it is in the database; returns how much was."""
+        process = subprocess.Popen(
+            self.command("run", self.study, "--name", name, "--budget", self.evaluations, "--db", self.database)
+        )
+        deadline = time.monotonic() + PATIENCE
+        try:
+            while self.told(name) < self.evaluations // 2:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit("the search ended, or hung, before it could be killed")
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.wait()
+        return self.told(name)
 
-def run_and_kill(name: str) -> int:
-    """Begin a search and kill its process with SIGKILL once half of it is in the database; returns how much was."""
-    process = subprocess.Popen(evomerge("run", STUDY, "--name", name, "--budget", EVALUATIONS, "--db", DATABASE))
-    deadline = time.monotonic() + PATIENCE
-    try:
-        while told(name) < EVALUATIONS // 2:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the search ended, or hung, before it could be killed")
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.wait()
-    return told(name)
+    def told(self, name: str) -> int:
+        """How many results of a study are in the database."""
+        with open_store(self.database) as store:
+            return next((summary.told for summary in store.studies() if summary.name == name), 0)
 
+    def call(self, *arguments: object) -> None:
+        """Run ``evomerge`` with these arguments to its end."""
+        subprocess.run(self.command(*arguments), check=True)
 
-def told(name: str) -> int:
-    """How many results of a study are in the database."""
-    if not DATABASE.exists():
-        return 0
-    with open_store(f"sqlite:///{DATABASE}") as store:
-        return next((summary.told for summary in store.studies() if summary.name == name), 0)
+    def command(self, *arguments: object) -> list[str]:
+        """A command line of ``evomerge``, shown as it would be typed beside the folder."""
+        words = [str(argument) for argument in arguments]
+        shown = (word.replace(f"{self.folder.parent}/", "") for word in words)
+        console.print(f"$ evomerge {' '.join(shown)}", style="cyan", soft_wrap=True)
+        return [str(Path(sys.executable).with_name("evomerge")), *words]
 
 
 # --- are two histories the same? --------------------------------------------------------------------------------
@@ -109,6 +128,7 @@ class Traces:
 
 
 def traces(study: StudyStore) -> Traces:
+    """Read them from the journal."""
     turns = list(study.turns())
     return Traces(
         [codec.dump(candidate) for turn in turns for candidate in turn.asked],
@@ -137,42 +157,47 @@ def compare(store: Store, one: str, two: str) -> None:
 # --- how good are they, without evomerge -------------------------------------------------------------------------
 
 
-def scorer() -> Callable[[Weights], Accuracy]:
-    """Accuracy on each split of a 64-256-10 network, in plain numpy."""
-    images, labels = load_digits(return_X_y=True)
-    ranges = {
-        split: slice(*map(int, text.split(":"))) for split, text in yaml.safe_load(STUDY.read_text())["splits"].items()
-    }
+class Judge:
+    """Scores a 64-256-10 network on scikit-learn's digits, in plain numpy."""
 
-    def accuracy(weights: Weights) -> Accuracy:
-        hidden = np.maximum(images @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
-        right = (hidden @ weights["layers.1.weight"] + weights["layers.1.bias"]).argmax(axis=1) == labels
-        return {split: float(right[ranges[split]].mean()) for split in SPLITS}
+    def __init__(self, splits: dict[Split, str]) -> None:
+        self.images, self.labels = load_digits(return_X_y=True)
+        self.ranges = {split: slice(*map(int, text.split(":"))) for split, text in splits.items()}
 
-    return accuracy
+    def right(self, weights: Weights) -> NDArray[np.bool_]:
+        """Which items it classifies correctly."""
+        hidden = np.maximum(self.images @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
+        logits = hidden @ weights["layers.1.weight"] + weights["layers.1.bias"]
+        return np.asarray(logits.argmax(axis=1) == self.labels)
+
+    def accuracy(self, weights: Weights) -> Accuracy:
+        """The share on each split."""
+        right = self.right(weights)
+        return {split: float(right[self.ranges[split]].mean()) for split in SPLITS}
 
 
 def weights_of(folder: Path) -> Weights:
     return load_file(folder / "model.safetensors")
 
 
-def exported(store: Store, name: str, accuracy: Callable[[Weights], Accuracy]) -> Accuracy:
+def exported(searches: Searches, study: StudyStore, judge: Judge) -> Accuracy:
     """Export a study's winner, load it back, and stop unless it is as good as the study says."""
-    folder = FOLDER / "winners" / name
-    call("export", name, folder, "--db", DATABASE)
-    study = store.open(name)
-    final = study.summary().final
-    found = accuracy(weights_of(folder))
+    summary = study.summary()
+    folder = searches.folder / "winners" / summary.name
+    searches.call("export", summary.name, folder, "--db", searches.database)
+    found = judge.accuracy(weights_of(folder))
     for split in SPLITS:
-        (evaluated,) = study.scores(split, () if final is None else (final,), items=False)
-        stored = evaluated.score["accuracy"] if evaluated.score is not None else float("nan")
-        if abs(found[split] - stored) > 1e-9:
-            raise SystemExit(f"the exported model has {split} accuracy {found[split]:.4f}, the study says {stored:.4f}")
+        numbers = () if summary.final is None else (summary.final,)
+        stored = [one.score["accuracy"] for one in study.scores(split, numbers, items=False) if one.score is not None]
+        if not stored or abs(found[split] - stored[0]) > 1e-9:
+            raise SystemExit(f"the exported model has {split} accuracy {found[split]:.4f}, the study says {stored}")
+    console.print("  loaded back: exactly as good as the study says")
     return found
 
 
 def table(rows: dict[str, Accuracy]) -> Table:
-    shown = Table("accuracy, %", *(f"{split}" for split in SPLITS), title=f"after {EVALUATIONS:,} evaluations each")
+    """One row for each way to get a model."""
+    shown = Table("accuracy, %", *SPLITS)
     for column in shown.columns[1:]:
         column.justify = "right"
     for name, accuracies in rows.items():
@@ -180,36 +205,69 @@ def table(rows: dict[str, Accuracy]) -> Table:
     return shown
 
 
-def main() -> None:
-    began = time.monotonic()
-    say("1. Two models that each know half of the digits, and a study file")
-    begin_anew()
+def show_seeds(seeds: dict[str, Weights], judge: Judge) -> None:
+    """What the two models know."""
+    for name, weights in seeds.items():
+        mine, right = np.isin(judge.labels, SEEDS[name]), judge.right(weights)
+        known = f"{min(SEEDS[name])} to {max(SEEDS[name])}"
+        console.print(
+            f"  {name}: {right[mine].mean():.0%} of the digits {known}, {right[~mine].mean():.0%} of the others"
+        )
+
+
+def search(searches: Searches) -> None:
+    """Three searches: one killed and resumed, the same undisturbed, and one with another strategy."""
     say("2. M2N2 searches for a merge of the two, and is killed with SIGKILL half-way")
-    half = run_and_kill("interrupted")
-    console.print(f"killed; {half:,} of {EVALUATIONS:,} results are in the database")
+    half = searches.run_and_kill("interrupted")
+    console.print(f"  killed; {half:,} of {searches.evaluations:,} results are in the database")
     say("3. It is resumed")
-    call("resume", STUDY, "--name", "interrupted", "--db", DATABASE)
-    say("4. The same search again, undisturbed; and random search with as many evaluations")
-    run(STUDY, "undisturbed")
-    run(RANDOM, "random")
-    with open_store(f"sqlite:///{DATABASE}") as store:
-        say("5. The interrupted and the undisturbed search, compared entry by entry")
-        compare(store, "interrupted", "undisturbed")
-        say("6. The winners are exported, loaded back and scored in plain numpy")
-        accuracy = scorer()
-        seeds = [weights_of(FOLDER / "models" / name) for name in ("low", "high")]
-        average = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in seeds[0]}
-        rows = {
-            "best seed": max((accuracy(seed) for seed in seeds), key=lambda found: found["search"]),
-            "plain average": accuracy(average),
-            "random search": exported(store, "random", accuracy),
-            "M2N2": exported(store, "interrupted", accuracy),
-        }
-        runs = {"M2N2": "interrupted", "random search": "random"}
-        plot_history(PICTURE, {label: [read_history(store.open(name))] for label, name in runs.items()})
+    searches.call("resume", searches.study, "--name", "interrupted", "--db", searches.database)
+    say("4. The same search again, undisturbed; then random search with as many evaluations")
+    searches.run(searches.study, "undisturbed")
+    searches.run(searches.random, "random")
+
+
+def judge_all(searches: Searches, store: Store, seeds: dict[str, Weights], judge: Judge) -> None:
+    """Compare the histories, export the winners, print the table and draw the picture."""
+    say("5. The interrupted and the undisturbed search, compared entry by entry")
+    compare(store, "interrupted", "undisturbed")
+    say("6. The winners, exported, loaded back and scored in plain numpy")
+    average = {name: np.mean([seed[name] for seed in seeds.values()], axis=0) for name in seeds["low"]}
+    rows = {
+        "best seed": max(map(judge.accuracy, seeds.values()), key=lambda found: found["search"]),
+        "plain average": judge.accuracy(average),
+        "random search": exported(searches, store.open("random"), judge),
+        "M2N2": exported(searches, store.open("interrupted"), judge),
+    }
     console.print()
     console.print(table(rows))
-    console.print(f"picture: {PICTURE.relative_to(FOLDER.parent)}; all of this took {time.monotonic() - began:.0f} s")
+    console.print(
+        f"{searches.evaluations:,} evaluations on the search items in each search. The selection items chose its winner,\n"
+        "the report items were used for nothing else.",
+        soft_wrap=True,
+    )
+    runs = {"M2N2": "interrupted", "random search": "random"}
+    picture = searches.folder / "history.png"
+    plot_history(picture, {label: [read_history(store.open(name))] for label, name in runs.items()})
+    console.print(f"picture: {picture}", soft_wrap=True)
+
+
+def main() -> None:
+    """The demo from beginning to end."""
+    parser = argparse.ArgumentParser(description="Kill and resume a search; show that nothing was lost.")
+    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER, help="to write into; default: demo/, made anew")
+    parser.add_argument("--evaluations", type=int, default=EVALUATIONS, help=f"of each search (default {EVALUATIONS})")
+    options = parser.parse_args()
+    searches, began = Searches(options.folder.absolute(), options.evaluations), time.monotonic()
+    say("1. Two models that each know half of the digits, and a study file")
+    searches.begin_anew()
+    judge = Judge(yaml.safe_load(searches.study.read_text())["splits"])
+    seeds = {name: weights_of(searches.folder / "models" / name) for name in SEEDS}
+    show_seeds(seeds, judge)
+    search(searches)
+    with open_store(searches.database) as store:
+        judge_all(searches, store, seeds, judge)
+    console.print(f"time: {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":
