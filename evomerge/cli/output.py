@@ -71,7 +71,7 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 100:
-        return f"{seconds:.3g} s"
+        return f"{seconds:.1f} s"
     minutes, hours = seconds / 60, seconds / 3600
     if minutes < 100:
         return f"{minutes:.0f} min"

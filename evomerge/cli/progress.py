@@ -37,7 +37,7 @@ class Meter:
         began, first = self._seen[0]
         return (told - first) / (now - began) if now > began and told > first else None
 
-    def text(self, progress: Progress) -> str:
+    def text(self, progress: Progress, gap: str = "  ") -> str:
         """Everything but the bar, on one line."""
         if progress.phase != "search" and progress.in_flight:
             return f"scoring {progress.in_flight} on the {progress.phase} split"
@@ -45,6 +45,7 @@ class Meter:
         parts = [f"{progress.told}/{progress.budget}"]
         if rate is not None:
             parts.append(f"{rate:.3g}/s")
+        if rate is not None and progress.told < progress.budget:
             parts.append(f"ETA {duration((progress.budget - progress.told) / rate)}")
         if progress.best is not None:
             parts.append(f"best {number(progress.best)} (#{progress.best_number})")
@@ -53,7 +54,7 @@ class Meter:
         parts.append(f"{progress.workers} worker{'s' if progress.workers != 1 else ''}")
         if progress.failed:
             parts.append(f"{progress.failed} failed")
-        return "  ".join(parts)
+        return gap.join(parts)
 
 
 @contextmanager
@@ -73,17 +74,19 @@ def _live(name: str) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bars
     from rich.table import Column
 
+    console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        *((BarColumn(bar_width=16),) if console.width >= 100 else ()),
         TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn("", table_column=Column(min_width=2)),  # room for the ^C that a terminal shows
     )
     meter = Meter()
-    with Bars(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
+    with Bars(*columns, console=console, refresh_per_second=4) as bars:
         task = bars.add_task(name, total=None, text="starting")
 
         def show(progress: Progress) -> None:
-            bars.update(task, total=progress.budget, completed=progress.told, text=meter.text(progress))
+            bars.update(task, total=progress.budget, completed=progress.told, text=meter.text(progress, " "))
 
         yield show
 

@@ -134,7 +134,7 @@ def _finish(store: Store, name: str, json: bool, again: str, go: Callable[[Watch
             with shown as show:
                 outcome = go(Watch(stop, show))
         except KeyboardInterrupt:
-            note(f"interrupted; what was told is saved. Go on with:\n{again}")
+            note(f"interrupted; what was told is saved\nGo on with:\n{again}")
             raise typer.Exit(INTERRUPTED) from None
     seconds = time.monotonic() - began
     study = store.open(name)
@@ -179,7 +179,7 @@ def _document(study: StudyStore, reason: str, seconds: float) -> dict[str, Any]:
 def _text(study: StudyStore, outcome: Outcome, seconds: float, again: str) -> str:
     summary = study.summary()
     if outcome.status == "paused":
-        return f"paused: {outcome.reason}. Go on with:\n{again}"
+        return f"paused: {outcome.reason}\nGo on with:\n{again}"
     failed = f", {summary.failed} failed" if summary.failed else ""
     head = f"{outcome.status}: {outcome.reason} ({summary.told} evaluations{failed}, {duration(seconds)})"
     if outcome.final is None:
