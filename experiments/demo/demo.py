@@ -242,8 +242,8 @@ def judge_all(searches: Searches, store: Store, seeds: dict[str, Weights], judge
     console.print()
     console.print(table(rows))
     console.print(
-        f"{searches.evaluations:,} evaluations on the search items in each search. The selection items chose its winner,\n"
-        "the report items were used for nothing else.",
+        f"{searches.evaluations:,} evaluations on the search items in each search. The selection items chose its\n"
+        "winner, the report items were used for nothing else.",
         soft_wrap=True,
     )
     runs = {"M2N2": "interrupted", "random search": "random"}
