@@ -16,7 +16,7 @@ MODELS = "models"
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder, made if need be.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder, made if need be.")] = Path(),
     template: Annotated[str, typer.Option("--template", help="Which study to start from.")] = "digits",
     seed: Annotated[int, typer.Option("--seed", min=0, help="For the models that the template trains.")] = 0,
     json: Json = False,

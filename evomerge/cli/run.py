@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evomerge.cli import databases, progress
-from evomerge.cli.databases import Db
 from evomerge.cli.output import Json, duration, emit, note, number, say
 from evomerge.cli.stopping import stoppable
 from evomerge.errors import StudyExistsError
@@ -25,6 +24,15 @@ if TYPE_CHECKING:
 INTERRUPTED, NO_RESULT = 130, 7
 
 File = Annotated[Path, typer.Argument(help="The study file.", show_default=False)]
+OtherDb = Annotated[
+    str | None,
+    typer.Option(
+        "--db",
+        envvar=databases.ENVIRONMENT,
+        help="The database: a file or a postgresql:// address. Default: the study file's, else the .db beside it.",
+        show_default=False,
+    ),
+]
 Budget = Annotated[
     int | None,
     typer.Option("--budget", min=1, metavar="N", help="Evaluations in all, in place of the study file's number."),
@@ -36,7 +44,7 @@ def run(
     *,
     name: Annotated[str | None, typer.Option("--name", help="Another name for the study than the file's.")] = None,
     budget: Budget = None,
-    db: Db = None,
+    db: OtherDb = None,
     json: Json = False,
 ) -> None:
     """Begin a study and run it to its end. Ctrl-C stops it cleanly, twice at once; either way it can be resumed."""
@@ -65,7 +73,7 @@ def resume(
     ] = None,
     *,
     name: Annotated[str | None, typer.Option("--name", help="The study. Default: the file's, or the only one.")] = None,
-    db: Db = None,
+    db: OtherDb = None,
     budget: Budget = None,
     allow_changed: Annotated[
         bool,

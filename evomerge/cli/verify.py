@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 
 from evomerge.cli.databases import Db, Name, opened_study
-from evomerge.cli.output import Json, duration, emit, say
+from evomerge.cli.output import Json, duration, emit, note, say
 
 
 def verify(name: Name = None, db: Db = None, json: Json = False) -> None:
@@ -15,6 +15,7 @@ def verify(name: Name = None, db: Db = None, json: Json = False) -> None:
 
     began = time.monotonic()
     with opened_study(db, name) as study:
+        note(f"replaying {study.summary().told} results ...")
         proof = replay(study)
     if json:
         emit(asdict(proof))

@@ -33,6 +33,20 @@ def test_verify_and_show_need_no_torch(finished: Path) -> None:
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("command", ["check", "run", "init"])
+def test_without_torch_the_extra_is_named(finished: Path, command: str) -> None:
+    target = "new" if command == "init" else "study.yaml"
+    Path("study.db").unlink()
+    code = (
+        "import sys\nfor name in ('torch', 'transformers', 'sklearn', 'safetensors'): sys.modules[name] = None\n"
+        f"sys.argv = ['evomerge', {command!r}, {target!r}]\nfrom evomerge.cli import main\nmain()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert 'pip install "evomerge[worker]"' in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_exit_codes_are_in_the_help(evomerge: Any) -> None:
     out = evomerge("--help").out
     for code in ("0", "1", "2", "3", "4", "5", "6", "7", "130"):
