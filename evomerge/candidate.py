@@ -6,7 +6,7 @@ All are frozen values without behaviour that matters; the exact codec writes eac
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -127,7 +127,9 @@ class Evaluated:
 
 
 def check_score(score: Score, items: int | None = None) -> Score:
-    """The score itself, if it is usable. ``items`` is how many items the split has, ``None`` if it has no items.
+    """The score with plain floats as objectives, if it is usable.
+
+    ``items`` is how many items the split has, ``None`` if it has no items.
 
     Raises:
         EvaluationError: no objective, a value that is not finite, per-item scores missing or not ``items`` of them.
@@ -147,4 +149,6 @@ def check_score(score: Score, items: int | None = None) -> Score:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             first = int(np.flatnonzero(~np.isfinite(values))[0])
             raise EvaluationError(f"per-item {what} are not finite, first at item {first}")
-    return score
+    if all(type(value) is float for _, value in score.objectives):
+        return score
+    return replace(score, objectives=tuple((name, float(value)) for name, value in score.objectives))

@@ -80,7 +80,7 @@ def advance(strategy: Strategy[S], state: S, turn: Turn) -> S:
         if (then.number, then.parents, then.recipe.digest) != (now.number, now.parents, now.recipe.digest):
             raise ResumeError(
                 f"turn {turn.seq}: the strategy now asks another candidate {now.number} than the journal holds; the "
-                "strategy's code, its settings or a library changed since. Resume with the versions stored with the study"
+                "strategy's code, its settings or a library changed since; resume with the versions stored with it"
             )
     if len(asked) != len(turn.asked):
         raise ResumeError(f"turn {turn.seq}: the strategy asked {len(turn.asked)} candidates then, {len(asked)} now")
@@ -132,10 +132,7 @@ class Runner(Generic[S]):
         summary = study.summary()
         self._failed, self._best, self._best_number = summary.failed, summary.best, summary.best_number
         study.set_status("running")
-        outstanding = self._outstanding(state)
-        for candidate in study.candidates(outstanding):
-            self._executor.submit(Task(candidate))
-        in_flight = set(outstanding)
+        in_flight = self._send_again(state)
         state, in_flight = self._ask(state, in_flight, ())
         while in_flight:
             if self._stop():
@@ -151,12 +148,17 @@ class Runner(Generic[S]):
 
     # --- the search -------------------------------------------------------------------------------------------
 
-    def _outstanding(self, state: S) -> list[int]:
-        """Numbers asked but not told: those after ``told`` in order, wherever they are when told as they came."""
+    def _send_again(self, state: S) -> set[int]:
+        """Numbers asked but not told: results that came before their turn are at hand, the others are submitted."""
         if self._plan.telling == "asked":
-            return list(range(state.told, state.asked))
-        told = {one.candidate.number for one in self._study.scores("search", items=False)}
-        return [number for number in range(state.asked) if number not in told]
+            outstanding = set(range(state.told, state.asked))
+            self._finished = {one.candidate.number: one for one in self._study.scores("search", outstanding)}
+        else:
+            told = {one.candidate.number for one in self._study.scores("search", items=False)}
+            outstanding = set(range(state.asked)) - told
+        for candidate in self._study.candidates(sorted(outstanding - self._finished.keys())):
+            self._executor.submit(Task(candidate))
+        return outstanding
 
     def _ask(
         self, state: S, in_flight: set[int], told: tuple[Evaluated, ...], before: tuple[int | None, ...] | None = None
@@ -179,17 +181,19 @@ class Runner(Generic[S]):
         return state, in_flight
 
     def _await(self, in_flight: set[int]) -> Evaluated:
-        """The next result in the order of telling; meanwhile everything saved becomes durable."""
+        """The next result in the order of telling. Those that come before their turn are kept, so that none is lost."""
         while True:
-            if self._finished:
-                number = min(in_flight) if self._plan.telling == "asked" else next(iter(self._finished))
-                if number in self._finished:
-                    return self._finished.pop(number)
+            due = min(in_flight)
+            if due in self._finished:
+                return self._finished.pop(due)
             evaluated = self._executor.next(timeout=WAIT)
             if evaluated is None:
                 self._study.flush()
+            elif self._plan.telling == "completion" or evaluated.candidate.number == due:
+                return evaluated
             else:
                 self._finished[evaluated.candidate.number] = evaluated
+                self._study.save_scores("search", (evaluated,))
 
     def _note(self, state: S, evaluated: Evaluated, in_flight: int) -> None:
         """Keep count for people: best so far, failures, progress."""

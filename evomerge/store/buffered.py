@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from evomerge import codec
 from evomerge.candidate import Cost, Evaluated, Split
-from evomerge.errors import LeaseError, StoreError
+from evomerge.errors import CodecError, LeaseError, StoreError
 from evomerge.store.head import Head
 from evomerge.store.heartbeat import Heartbeat
 from evomerge.store.port import Artifact, Event, Level, Snapshot, Status, StudyRecord, StudyStore, Turn
@@ -60,6 +60,7 @@ class BufferedStudy(StudyStore, Generic[B]):
         self._dirty_since: float | None = None
         self._committed = self._renewed = -math.inf
         self._heartbeat: Heartbeat | None = None
+        self._torn = False  # an interrupt (Ctrl-C) came in the middle of a save: what waits is not to be committed
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,8 @@ class BufferedStudy(StudyStore, Generic[B]):
             self._stop("was released")
             return
         try:
-            self.flush()
+            if not self._torn:
+                self.flush()
             self._give_back()
         finally:
             self._stop("was released")
@@ -148,16 +150,21 @@ class BufferedStudy(StudyStore, Generic[B]):
                 self._check_repeated(turn)
                 return
             self._check_next(turn)
-            self._batch.add_turn(turn)
+            self._torn = True
+            try:
+                self._batch.add_turn(turn)
+            except CodecError:  # refused, and nothing taken
+                self._torn = False
+                raise
             self._head.count(turn, self._record.objective, self._record.direction)
+            self._torn = False
             self._saved()
 
     def save_scores(self, split: Split, evaluated: Sequence[Evaluated]) -> None:
-        """Keep results on the selection or report split."""
-        if split == "search":
-            raise StoreError("results on the search split belong to a turn; save them with save_turn")
+        """Keep results of candidates that were asked."""
         with self._lock:
             self._need_lease()
+            self._check_asked(evaluated, f"a result on the {split} split is")
             self._batch.add_scores(split, evaluated)
             self._saved()
 
@@ -221,6 +228,8 @@ class BufferedStudy(StudyStore, Generic[B]):
 
     def _flush(self, patient: bool = True) -> None:
         """Commit the batch. After trouble it is still there; after losing the lease it is not, nor ever written."""
+        if self._torn:
+            raise StoreError(f"saving to study {self._record.name!r} was interrupted half-way; open it again to go on")
         try:
             self._commit(self._batch, self._head, patient)
         except LeaseError as error:
@@ -244,9 +253,12 @@ class BufferedStudy(StudyStore, Generic[B]):
         for number, candidate in enumerate(turn.asked, self._head.asked):
             if candidate.number != number:
                 raise StoreError(f"turn {turn.seq} asks candidate {candidate.number}, but the next number is {number}")
-        for evaluated in turn.told:
-            if evaluated.candidate.number >= self._head.asked:
-                raise StoreError(f"turn {turn.seq} tells candidate {evaluated.candidate.number}, which was never asked")
+        self._check_asked(turn.told, f"turn {turn.seq} is told a result")
+
+    def _check_asked(self, evaluated: Sequence[Evaluated], what: str) -> None:
+        for one in evaluated:
+            if one.candidate.number >= self._head.asked:
+                raise StoreError(f"{what} of candidate {one.candidate.number}, which was never asked")
 
     def _check_repeated(self, turn: Turn) -> None:
         kept = next(self.turns(after=turn.seq - 1))

@@ -80,7 +80,8 @@ class _Batch:
         def commit(study: _Study) -> None:
             study.turns.append(kept)
             study.candidates |= {candidate.number: candidate for candidate in kept.asked}
-            study.scores |= {("search", one.candidate.number): one for one in kept.told}
+            for one in kept.told:
+                study.scores.setdefault(("search", one.candidate.number), one)
 
         self.todo.append(commit)
 

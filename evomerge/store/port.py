@@ -146,7 +146,7 @@ class StudyStore(ABC):
 
     @abstractmethod
     def save_scores(self, split: Split, evaluated: Sequence[Evaluated]) -> None:
-        """Keep results on the selection or report split (those of the search split come with their turn)."""
+        """Keep results on the selection or report split, or on the search split before their turn to be told."""
 
     @abstractmethod
     def save_snapshot(self, snapshot: Snapshot) -> None:

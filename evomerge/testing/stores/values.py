@@ -134,7 +134,7 @@ class ValueContract(StoreFixtures):
         assert same(study.scores("search", [3, 1, 1, 99999]), [result(candidate(1)), result(candidate(3))])
 
     def test_other_splits_are_kept_apart(self, study: StudyStore) -> None:
-        """By split; the first result of a candidate stays; those of the search split come with turns only."""
+        """By split; the first result of a candidate stays."""
         study.save_turn(samples.turns(1)[0])
         first = [result(candidate(1)), result(candidate(0))]
         study.save_scores("selection", first)
@@ -142,5 +142,17 @@ class ValueContract(StoreFixtures):
         assert same(study.scores("selection"), [result(candidate(number)) for number in range(3)])
         assert list(study.scores("report")) == []
         assert list(study.scores("search")) == []
-        with pytest.raises(StoreError, match="save_turn"):
-            study.save_scores("search", first)
+        with pytest.raises(StoreError, match="candidate 99999, which was never asked"):
+            study.save_scores("report", [result(candidate(99999))])
+
+    def test_a_result_may_be_kept_before_its_turn_to_be_told(self, study: StudyStore) -> None:
+        """It is there at once, counts when it is told, and is the same row then."""
+        first, second, *_ = samples.turns(3)
+        study.save_turn(first)
+        early = second.told[0]
+        study.save_scores("search", [early])
+        assert same(study.scores("search"), [early])
+        assert study.summary().told == 0
+        study.save_turn(second)
+        assert same(study.scores("search", [early.candidate.number]), [early])
+        assert study.summary().told == len(second.told)
