@@ -13,7 +13,8 @@ import binascii
 import json
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -172,35 +173,30 @@ def _literal(arguments: tuple[Any, ...]) -> Pair:
 
 
 def _union(arguments: tuple[Any, ...]) -> Pair:
-    """The first member that takes the value; dataclasses in a union carry their name."""
-    members = [(argument, *_pair(argument)) for argument in arguments]
-    tagged: dict[str, tuple[Any, list[Any]]] = {
-        argument.__name__: (argument, pair) for argument, *pair in members if is_dataclass(argument)
-    }
+    """The first member that takes the value; where several are dataclasses, the value carries its class's name."""
+    classes = {one.__name__: _pair(one) for one in arguments if isinstance(one, type) and is_dataclass(one)}
+    named = classes if len(classes) > 1 else {}
+    unnamed = [_pair(one) for one in arguments if getattr(one, "__name__", None) not in named]
 
     def encode(value: Any) -> Any:
         name = type(value).__name__
-        if name in tagged and type(value) is tagged[name][0]:
-            return {"": name, "value": tagged[name][1][0](value)} if len(tagged) > 1 else tagged[name][1][0](value)
-        for argument, to_text, _ in members:
-            if not is_dataclass(argument):
-                try:
-                    return to_text(value)
-                except CodecError:
-                    continue
-        raise CodecError(f"{value!r:.80} is none of {arguments}")
+        if name in named:
+            return {"": name, "value": named[name][0](value)}
+        return _first_that_takes(value, (pair[0] for pair in unnamed), arguments)
 
     def decode(value: Any) -> Any:
-        if len(tagged) > 1 and isinstance(value, dict) and "" in value:
-            return tagged[value[""]][1][1](value["value"])
-        for _, _, from_text in members:
-            try:
-                return from_text(value)
-            except (CodecError, TypeError, ValueError, KeyError):
-                continue
-        raise CodecError(f"{value!r:.80} is none of {arguments}")
+        if named and isinstance(value, dict) and value.get("") in named:
+            return named[value[""]][1](value["value"])
+        return _first_that_takes(value, (pair[1] for pair in unnamed), arguments)
 
     return encode, decode
+
+
+def _first_that_takes(value: Any, forms: Iterable[Encode], arguments: tuple[Any, ...]) -> Any:
+    for form in forms:
+        with suppress(CodecError, TypeError, ValueError, KeyError):
+            return form(value)
+    raise CodecError(f"{value!r:.80} is none of {arguments}")
 
 
 def _dataclass(kind: type) -> Pair:
