@@ -165,7 +165,7 @@ WRONG = {
     ),
     "section is no mapping": (
         GOOD + "store: here.db\n",
-        ["study.yaml:19: store is 'here.db'; give a mapping with keys among url, commit_every"],
+        ["study.yaml:19: store is 'here.db'; give keys and values below it: url, commit_every"],
     ),
     "missing key": (
         change("study: digits\n", ""),
@@ -173,7 +173,7 @@ WRONG = {
     ),
     "missing section": (
         change("budget:\n  evaluations: 100\n", ""),
-        ["study.yaml:1: the key 'budget' is missing; give a mapping with keys among evaluations"],
+        ["study.yaml:1: the key 'budget' is missing; give keys and values below it: evaluations"],
     ),
     "missing key of a section": (
         change("  evaluations: 100\n", ""),

@@ -45,7 +45,12 @@ def lineage(
             raise ConfigError(f"study {summary.name!r} has no scored candidate yet; name one with --candidate")
         family = trace(study, chosen, depth=depth)
     if picture is not None:
-        draw(family, picture)
+        try:
+            draw(family, picture)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {picture}: {error.strerror}; name a file in a folder that is there"
+            ) from error
         note(f"drew {picture}")
     if json:
         emit(_document(family) | {"study": summary.name, "picture": picture})

@@ -35,8 +35,8 @@ def _container(hint: Any, origin: Any, arguments: tuple[Any, ...]) -> str:
     if origin is tuple:
         return f"a list of {len(arguments)}: {', '.join(described(one) for one in arguments)}"
     if origin is dict:
-        return f"a mapping of names, each to {described(arguments[1])}"
-    return f"a mapping with keys among {', '.join(keys_of(hint))}" if is_dataclass(hint) else str(hint)
+        return f"name: value pairs, each value {described(arguments[1])}"
+    return f"keys and values below it: {', '.join(keys_of(hint))}" if is_dataclass(hint) else str(hint)
 
 
 def keys_of(hint: Any) -> tuple[str, ...]:

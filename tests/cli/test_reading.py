@@ -111,6 +111,8 @@ def test_lineage(evomerge: Any, finished: Path) -> None:
     assert Path("tree.svg").read_text().startswith("<?xml")
     wrong = evomerge("lineage", "--picture", "tree.docx")
     assert (wrong.code, ".png, .svg, .pdf" in wrong.err) == (2, True)
+    nowhere = evomerge("lineage", "--picture", "nowhere/tree.png")
+    assert (nowhere.code, "cannot write nowhere/tree.png" in nowhere.err) == (2, True)
 
 
 def test_verify_says_what_it_proved(evomerge: Any, finished: Path) -> None:
