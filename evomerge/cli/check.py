@@ -22,7 +22,7 @@ def check(file: File, budget: Budget = None, json: Json = False) -> None:
     document = {
         "study": setup.settings.study,
         "pool": asdict(setup.pool.report()),
-        "splits": {split: setup.fitness.items(split) for split in setup.splits},
+        "splits": {split: setup.settings.splits.size(split) for split in setup.splits},
         "objectives": [asdict(one) for one in setup.problem.objectives],
         "budget": setup.settings.budget.evaluations,
         "estimate": asdict(trial.estimate(setup, drive.factory_of(setup))),

@@ -27,7 +27,7 @@ def verify(name: Name = None, db: Db = None, json: Json = False) -> None:
         f"{proof.turns} turns were replayed through a fresh {proof.strategy}\n"
         f"  {proof.asked} candidates asked: numbers, parents and recipes' digests are equal\n"
         f"  {proof.told} results told: {proof.changes} changes of the population are equal\n"
-        f"  {proof.snapshots} snapshots: digests of the strategy's whole state are equal{final}\n"
+        f"  snapshots ({proof.snapshots}): digests of the strategy's whole state are equal{final}\n"
         "The scores were taken from the database, not computed again."
         f"{f'{chr(10)}It holds under other versions than the study began with:{versions}' if versions else ''}"
     )
