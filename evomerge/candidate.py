@@ -60,9 +60,14 @@ class Recipe:
     noise: Noise | None = None
 
     @cached_property
+    def text(self) -> str:
+        """The exact text, as `evomerge.codec` writes it."""
+        return codec.dump(self)
+
+    @cached_property
     def digest(self) -> str:
         """128 bits of BLAKE2b over the exact text, as 32 hexadecimal digits."""
-        return hashlib.blake2b(codec.dump(self).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(self.text.encode(), digest_size=16).hexdigest()
 
     @property
     def ancestors(self) -> tuple[str, ...]:

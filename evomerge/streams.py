@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 
 @cache
@@ -19,6 +21,21 @@ def _word(name: str) -> int:
 
 def stream(seed: int, number: int, name: str = "candidate") -> np.random.Generator:
     """The random stream of candidate ``number`` (or of any other counted thing called ``name``)."""
-    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, _word(name)], dtype=np.uint64)
     counter = np.array([0, 0, 0, number], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return np.random.Generator(np.random.Philox(_key(seed, name), counter=counter))
+
+
+class _Key(ISeedSequence):
+    """Hands Philox its key. Given as ``key=``, numpy would ask the system for entropy that nobody uses."""
+
+    def __init__(self, words: tuple[int, int]) -> None:
+        self._words = np.array(words, dtype=np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> Any:
+        """The key, as 64-bit words."""
+        return self._words[:n_words].astype(dtype)
+
+
+@cache
+def _key(seed: int, name: str) -> _Key:
+    return _Key((seed & 0xFFFFFFFFFFFFFFFF, _word(name)))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from evomerge import codec
 from evomerge.candidate import Recipe
 from evomerge.errors import ExportError
 from evomerge.merge.build import Builder
@@ -158,8 +157,8 @@ def _provenance(pool: ModelPool, table: Table | None, recipe: Recipe, ancestors:
     }
     return {
         "digest": recipe.digest,
-        "recipe": json.loads(codec.dump(recipe)),
-        "ancestors": [json.loads(codec.dump(one)) for one in ancestors],
+        "recipe": json.loads(recipe.text),
+        "ancestors": [json.loads(one.text) for one in ancestors],
         "sources": list(pool.sources),
         "source_digests": pool.digests(),
         "groups": {group.name: group.size for group in pool.groups},

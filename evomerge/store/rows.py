@@ -118,7 +118,7 @@ def unpack(form: str | None, packed: bytes | None) -> Array | None:
 def candidate_row(study: int, candidate: Candidate) -> Row:
     """One row of ``candidates``."""
     recipe, number, generation = candidate.recipe, integer(candidate.number), integer(candidate.generation)
-    return study, number, recipe.digest, generation, plain(candidate.origin), codec.dump(recipe)
+    return study, number, recipe.digest, generation, plain(candidate.origin), recipe.text
 
 
 def parent_rows(study: int, candidate: Candidate) -> list[Row]:

@@ -105,8 +105,8 @@ def draws_from(seed: int, number: int, groups: tuple[Group, ...]) -> Draws:
     """The draws of candidate ``number``, from its own stream."""
     random = stream(seed, number)
     first, second, *weights = random.random(2 + len(groups)).tolist()
-    splits = random.integers(0, [group.size for group in groups]).tolist()
-    return Draws(first, second, tuple(splits), tuple(weights))
+    splits = tuple(int(random.integers(group.size)) for group in groups)
+    return Draws(first, second, splits, tuple(weights))
 
 
 class M2N2(Strategy[M2N2State]):
