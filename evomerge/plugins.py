@@ -1,4 +1,4 @@
-"""Strategies, fitness functions, operators and study templates by name: found through entry points, imported one at a time.
+"""Strategies, fitnesses, operators and study templates by name: entry points, imported one at a time.
 
 The built-ins are registered exactly as a stranger's would be. Listing reads only the metadata of installed
 distributions; nothing is imported but what is named. ``package.module:Name`` needs no registration at all.
@@ -23,7 +23,12 @@ from evomerge.strategy import Strategy
 T = TypeVar("T")
 Group = Literal["strategies", "fitness", "operators", "templates"]
 
-_ONE: dict[str, str] = {"strategies": "strategy", "fitness": "fitness", "operators": "operator", "templates": "template"}
+_ONE: dict[str, str] = {
+    "strategies": "strategy",
+    "fitness": "fitness",
+    "operators": "operator",
+    "templates": "template",
+}
 _EXTRAS = {
     "torch": "worker",
     "safetensors": "worker",
