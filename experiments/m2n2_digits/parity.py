@@ -114,8 +114,11 @@ def main() -> None:
             results.append(one)
             given.results.write_text(json.dumps(sorted(results, key=lambda r: (r["variant"], r["seed"]))))
             last = one["curve"][-1]
-            print(f"{one['variant']:20} {one['seed']} train {last['train']:.4f} test {last['test']:.4f} "
-                  f"coverage {last['coverage']:.4f} {one['seconds']:.0f} s", flush=True)
+            print(
+                f"{one['variant']:20} {one['seed']} train {last['train']:.4f} test {last['test']:.4f} "
+                f"coverage {last['coverage']:.4f} {one['seconds']:.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

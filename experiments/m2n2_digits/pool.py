@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from evomerge_fitness.mlp import save_mlp
 
 HERE = Path(__file__).parent

@@ -1,6 +1,6 @@
 """Seconds per 1,000 evaluations of whole studies, everything persisted to SQLite, beside the bare forward pass.
 
-    python experiments/m2n2_digits/speed.py [--evaluations 3000] [--rounds 3] [--threads 2] [--losses]
+python experiments/m2n2_digits/speed.py [--evaluations 3000] [--rounds 3] [--threads 2] [--losses]
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from evomerge.study.drive import begin, create
 def run(variant: str, budget: int, folder: Path, threads: int, losses: bool) -> float:
     """Seconds per 1,000 evaluations of a study from nothing to finished."""
     file = folder / "study.yaml"
-    file.write_text(study_text(variant, 1, budget, folder, keep_losses=losses).replace("threads: 2", f"threads: {threads}"))
+    file.write_text(
+        study_text(variant, 1, budget, folder, keep_losses=losses).replace("threads: 2", f"threads: {threads}")
+    )
     database = folder / f"{variant}-{time.monotonic_ns()}.db"
     setup = create(config.read(file))
     with open_store(f"sqlite:///{database}", keep_losses=losses) as store:
@@ -31,7 +33,9 @@ def run(variant: str, budget: int, folder: Path, threads: int, losses: bool) -> 
         begin(setup, store)
         taken = time.perf_counter() - begun
     size = sum(path.stat().st_size for path in folder.glob(database.name + "*"))
-    print(f"  {variant:22} {1000 * taken / budget:6.3f} s per 1,000   {size / budget:7.0f} bytes per evaluation on disk")
+    print(
+        f"  {variant:22} {1000 * taken / budget:6.3f} s per 1,000   {size / budget:7.0f} bytes per evaluation on disk"
+    )
     for path in folder.glob(database.name + "*"):
         path.unlink()
     return 1000 * taken / budget

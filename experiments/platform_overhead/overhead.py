@@ -17,12 +17,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from fitness import windows
 
 from evomerge import config
 from evomerge.store import open_store
 from evomerge.study.drive import begin, create
 from evomerge.testing.checkpoints import save_checkpoint
+from fitness import windows
 
 STUDY = """
 study: overhead
@@ -45,7 +45,9 @@ def run(kind: str, budget: int, length: int) -> list[float]:
         shutil.copy(Path(__file__).with_name("fitness.py"), folder)
         (folder / "windows").write_text(f"{budget} {length}")
         save_checkpoint(folder / "template" / "model.safetensors", {"w": np.zeros((4, 4), np.float32)})
-        (folder / "study.yaml").write_text(STUDY.format(budget=budget, executor=executor, window=1 if workers == 1 else 8))
+        (folder / "study.yaml").write_text(
+            STUDY.format(budget=budget, executor=executor, window=1 if workers == 1 else 8)
+        )
         with open_store(f"sqlite:///{folder}/study.db") as store:
             begin(create(config.read(folder / "study.yaml")), store)
         lines = [line.split() for log in folder.glob("log-*") for line in log.read_text().splitlines()]
@@ -67,8 +69,13 @@ def main() -> None:
     print(f"{os.cpu_count()} cores; milliseconds added to a 100 ms evaluation, median of {given.rounds} (min to max)")
     for kind in EXECUTORS:
         rounds = [run(kind, given.budget, given.window) for _ in range(given.rounds)]
-        for where, values in zip(("candidates from 100", f"candidates to {given.budget}"), zip(*rounds, strict=True), strict=True):
-            print(f"{kind:7} {where:24} {statistics.median(values):6.2f} ({min(values):.2f} to {max(values):.2f})", flush=True)
+        for where, values in zip(
+            ("candidates from 100", f"candidates to {given.budget}"), zip(*rounds, strict=True), strict=True
+        ):
+            print(
+                f"{kind:7} {where:24} {statistics.median(values):6.2f} ({min(values):.2f} to {max(values):.2f})",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
