@@ -91,9 +91,7 @@ def figure(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 ax = axes[line, column]
                 ax.plot(steps, means, marker="o", markersize=3, color=f"C{colour}", label=LABELS[variant])
                 low = [m - e for m, e in points]
-                ax.fill_between(
-                    steps, low, [m + e for m, e in zip(means, errors, strict=True)], color=f"C{colour}", alpha=0.2
-                )
+                ax.fill_between(steps, low, [m + e for m, e in points], color=f"C{colour}", alpha=0.2)
             goal = PUBLISHED[variant][0]
             if goal is not None:
                 axes[0, column].axhline(goal, color=f"C{colour}", linestyle=":", linewidth=1)

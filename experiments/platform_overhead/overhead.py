@@ -17,17 +17,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from slowfit import windows
 
 from evomerge import config
 from evomerge.store import open_store
 from evomerge.study.drive import begin, create
 from evomerge.testing.checkpoints import save_checkpoint
-from fitness import windows
 
 STUDY = """
 study: overhead
 pool: {{members: {{template: template}}}}
-fitness: {{name: callable, function: "fitness.py:score", objectives: {{accuracy: maximize}}, per_item: true, gets: recipe}}
+fitness:
+  {{name: callable, function: "slowfit.py:score", objectives: {{accuracy: maximize}}, per_item: true, gets: recipe}}
 splits: {{search: "0:1437"}}
 strategy: {{name: m2n2, start: scratch, mutation: 0.01}}
 window: {window}
@@ -42,7 +43,7 @@ def run(kind: str, budget: int, length: int) -> list[float]:
     workers, executor = EXECUTORS[kind]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shutil.copy(Path(__file__).with_name("fitness.py"), folder)
+        shutil.copy(Path(__file__).with_name("slowfit.py"), folder)
         (folder / "windows").write_text(f"{budget} {length}")
         save_checkpoint(folder / "template" / "model.safetensors", {"w": np.zeros((4, 4), np.float32)})
         (folder / "study.yaml").write_text(
