@@ -7,6 +7,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
@@ -44,7 +45,8 @@ class BufferedStudy(StudyStore, Generic[B]):
     """A study whose writes wait in a batch. A store adds the five hooks below, and reading.
 
     Everything that touches the batch holds one lock, because the heartbeat commits too: what waits longer than
-    ``commit_every`` while the driver is busy with a long evaluation.
+    ``commit_every`` while the driver is busy with a long evaluation. Commits run in a thread of their own, where no
+    Ctrl-C can tear a transaction apart and leave its locks behind.
     """
 
     def __init__(self, record: StudyRecord, commit_every: float, lease_seconds: float, keep_losses: bool) -> None:
@@ -92,6 +94,7 @@ class BufferedStudy(StudyStore, Generic[B]):
         self._head = head
         self._batch = self._new_batch()
         self._renewed = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"evomerge writer of {self._record.name}")
         tick = min(self._commit_every or math.inf, self._lease_seconds / 3)
         self._heartbeat = Heartbeat(self._tend, max(tick, 0.005), self._record.name)
 
@@ -118,6 +121,7 @@ class BufferedStudy(StudyStore, Generic[B]):
                 self._barred = LeaseError(f"study {self._record.name!r} {reason}; open it again to write")
         if self._heartbeat is not None:
             self._heartbeat.stop()
+            self._writer.shutdown()
 
     def abandon(self) -> None:
         """Close as a killed driver would: what is not committed is gone, and the lease stays taken."""
@@ -228,13 +232,15 @@ class BufferedStudy(StudyStore, Generic[B]):
 
     def _flush(self, patient: bool = True) -> None:
         """Commit the batch. After trouble it is still there; after losing the lease it is not, nor ever written."""
-        if self._torn:
-            raise StoreError(f"saving to study {self._record.name!r} was interrupted half-way; open it again to go on")
+        self._need_whole()
+        committing = self._writer.submit(self._commit, self._batch, self._head, patient)
         try:
-            self._commit(self._batch, self._head, patient)
+            committing.result()
         except LeaseError as error:
             self._barred = error
             raise
+        finally:
+            wait([committing])  # when interrupted, too: nobody may touch the batch before
         self._batch = self._new_batch()
         self._dirty_since = None
         self._committed = self._renewed = time.monotonic()
@@ -244,6 +250,11 @@ class BufferedStudy(StudyStore, Generic[B]):
     def _need_lease(self) -> None:
         if self._barred is not None:
             raise LeaseError(*self._barred.args)
+        self._need_whole()
+
+    def _need_whole(self) -> None:
+        if self._torn:
+            raise StoreError(f"saving to study {self._record.name!r} was interrupted half-way; open it again to go on")
 
     def _check_next(self, turn: Turn) -> None:
         if turn.seq != self._head.turns:

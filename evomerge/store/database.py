@@ -128,7 +128,7 @@ class Database:
 
     def _create(self) -> None:
         if self.sqlite:  # readers and the writer do not wait for each other; the file remembers it
-            self.run(lambda connection: connection.exec_driver_sql("PRAGMA journal_mode=WAL"), mode="bare")
+            self.run(lambda connection: connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar(), mode="bare")
         self.run(self._create_tables, mode="write")
         self._ready = True
 
