@@ -22,7 +22,8 @@ def _word(name: str) -> int:
 def stream(seed: int, number: int, name: str = "candidate") -> np.random.Generator:
     """The random stream of candidate ``number`` (or of any other counted thing called ``name``)."""
     counter = np.array([0, 0, 0, number], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(_key(seed, name), counter=counter))
+    # numpy's stub names SeedSequence only; its code takes any ISeedSequence
+    return np.random.Generator(np.random.Philox(_key(seed, name), counter=counter))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):
