@@ -1,22 +1,21 @@
 """The loop of a study: tell one result, ask for the next, keep the turn, and only then send it out.
 
-Resume is the same loop begun elsewhere: the newest snapshot, the turns after it replayed through a fresh strategy, and
-the candidates that were asked but never told sent out again.
+Resume is the same loop begun elsewhere (`evomerge.replay`), with the candidates that were asked but never told sent out
+again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from evomerge import codec
 from evomerge.candidate import Candidate, Evaluated, Split
-from evomerge.errors import ResumeError, StalledError
+from evomerge.errors import StalledError
 from evomerge.executor.port import Executor, Task
-from evomerge.store.port import Change, Snapshot, Status, StudyStore, Turn
+from evomerge.replay import population_changes, restore, state_digest
+from evomerge.store.port import Snapshot, Status, StudyStore, Turn
 from evomerge.strategy import Objective, State, Strategy
 
 S = TypeVar("S", bound=State)
@@ -65,44 +64,8 @@ class Plan:
     snapshot_every: int = 1000
 
 
-def advance(strategy: Strategy[S], state: S, turn: Turn) -> S:
-    """The state after a journalled turn, proving on the way that the strategy asks again what it asked then.
-
-    Raises:
-        ResumeError: it asks something else; the message names the first candidate that differs.
-    """
-    for evaluated in turn.told:
-        state = strategy.tell(state, evaluated)
-    if not turn.asked:
-        return state
-    state, asked = strategy.ask(state, len(turn.asked))
-    for then, now in zip(turn.asked, asked, strict=False):
-        if (then.number, then.parents, then.recipe.digest) != (now.number, now.parents, now.recipe.digest):
-            raise ResumeError(
-                f"turn {turn.seq}: the strategy now asks another candidate {now.number} than the journal holds; the "
-                "strategy's code, its settings or a library changed since; resume with the versions stored with it"
-            )
-    if len(asked) != len(turn.asked):
-        raise ResumeError(f"turn {turn.seq}: the strategy asked {len(turn.asked)} candidates then, {len(asked)} now")
-    return state
-
-
-def state_digest(state: object) -> tuple[str, str]:
-    """Digest and exact text of a strategy's state."""
-    text = codec.dump(state)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), text
-
-
-def restore(strategy: Strategy[S], study: StudyStore) -> tuple[S, int]:
-    """The state that the journal leads to, and the number of its last turn (-1: none)."""
-    state, seq = strategy.start(), -1
-    for snapshot in reversed(study.snapshots()):
-        if snapshot.state is not None:
-            state, seq = codec.load(strategy.State, snapshot.state), snapshot.seq
-            break
-    for turn in study.turns(after=seq):
-        state, seq = advance(strategy, state, turn), turn.seq
-    return state, seq
+class _StopRequested(Exception):
+    """Ends the scoring of finalists."""
 
 
 class Runner(Generic[S]):
@@ -144,7 +107,10 @@ class Runner(Generic[S]):
             state, in_flight = self._ask(state, in_flight, (evaluated,), before)
             self._note(state, evaluated, len(in_flight))
         reason = self._why_over(state, plan.budget)
-        return self._finish(state, reason)
+        try:
+            return self._finish(state, reason)
+        except _StopRequested:
+            return self._pause(state)
 
     # --- the search -------------------------------------------------------------------------------------------
 
@@ -284,6 +250,8 @@ class Runner(Generic[S]):
         for candidate in self._study.candidates(missing):
             self._executor.submit(Task(candidate, split))
         while missing:
+            if self._stop():
+                raise _StopRequested
             if self._on_progress is not None:
                 self._on_progress(self._progress(state, len(missing), split))
             evaluated = self._executor.next(timeout=WAIT)
@@ -293,11 +261,3 @@ class Runner(Generic[S]):
             missing.remove(evaluated.candidate.number)
             self._study.save_scores(split, (evaluated,))
             yield evaluated
-
-
-def population_changes(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> tuple[Change, ...]:
-    """Which slots of the population hold another candidate than before."""
-    if before == after:
-        return ()
-    padded = before + (None,) * (len(after) - len(before))
-    return tuple(Change(slot, new) for slot, (old, new) in enumerate(zip(padded, after, strict=True)) if old != new)

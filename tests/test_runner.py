@@ -25,7 +25,7 @@ PLAN = Plan(PROBLEM.objectives[0], budget=30, window=4, finalists=4, splits=("se
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    with open_store(f"memory://{uuid4().hex}") as store:
+    with open_store(f"memory://{uuid4().hex}", commit_every=0) as store:
         store.create(StudyRecord("s", "", {}, 7, "accuracy", "maximize"))
         yield store
 
@@ -79,6 +79,16 @@ def test_a_pause_and_a_larger_budget_give_the_study_that_had_them_from_the_start
     with_all.release()
     assert run(store, replace(PLAN, budget=45)).status == "finished"
     assert store.open("s").summary().told == 45
+
+
+def test_a_stop_while_finalists_are_scored_pauses_and_goes_on_there(store: Store) -> None:
+    def stop() -> bool:
+        study = store.open("s")
+        return study.summary().told == PLAN.budget and len(list(study.scores("selection"))) == 2
+
+    assert run(store, stop=stop).status == "paused"
+    assert run(store).status == "finished"
+    assert len(list(store.open("s").scores("selection"))) == PLAN.finalists
 
 
 def test_finished_evaluations_are_never_repeated(store: Store) -> None:

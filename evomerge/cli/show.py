@@ -144,7 +144,7 @@ def _line(study: StudyStore, candidate: int) -> dict[str, Any]:
 def _diagnostics(study: StudyStore) -> dict[str, float]:
     """The strategy's own numbers, from the newest snapshot and the turns since."""
     from evomerge import config
-    from evomerge.runner import restore
+    from evomerge.replay import restore
     from evomerge.study import record as records
 
     settings = config.stored(study.record.settings)

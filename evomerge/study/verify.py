@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge import config
 from evomerge.errors import ResumeError, VerificationError
-from evomerge.runner import advance, population_changes, state_digest
+from evomerge.replay import advance, population_changes, state_digest
 from evomerge.settings import StudySettings
 from evomerge.store.port import StudyRecord, StudyStore
 from evomerge.strategy import Strategy

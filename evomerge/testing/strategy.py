@@ -16,7 +16,8 @@ import pytest
 
 from evomerge import codec
 from evomerge.candidate import Candidate, Evaluated, Score, Split
-from evomerge.runner import Outcome, Plan, Runner, restore
+from evomerge.replay import restore
+from evomerge.runner import Outcome, Plan, Runner
 from evomerge.store.port import Store, StudyRecord, StudyStore, Turn
 from evomerge.strategy import Group, Objective, Problem, Strategy
 from evomerge.testing.workers import UnevenWorkers

@@ -8,7 +8,7 @@ from evomerge.testing.stores import samples
 
 
 def drive(url: str, name: str, length: int, commit_every: float) -> None:
-    """Save turns of the study up to ``length``, a snapshot after every tenth. Takes the study from a dead driver."""
+    """Save turns of the study up to ``length``, a snapshot after every tenth; takes it over from a dead driver."""
     with open_store(url, commit_every=commit_every, lease_seconds=600) as store:
         study = store.open(name, write=True)
         for seq in range(len(list(study.turns(items=False))), length):

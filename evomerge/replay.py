@@ -1,0 +1,61 @@
+"""From the journal back to a strategy's state: the newest snapshot, and the turns after it through a fresh strategy."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeVar
+
+from evomerge import codec
+from evomerge.errors import ResumeError
+from evomerge.store.port import Change, StudyStore, Turn
+from evomerge.strategy import State, Strategy
+
+S = TypeVar("S", bound=State)
+
+
+def advance(strategy: Strategy[S], state: S, turn: Turn) -> S:
+    """The state after a journalled turn, proving on the way that the strategy asks again what it asked then.
+
+    Raises:
+        ResumeError: it asks something else; the message names the first candidate that differs.
+    """
+    for evaluated in turn.told:
+        state = strategy.tell(state, evaluated)
+    if not turn.asked:
+        return state
+    state, asked = strategy.ask(state, len(turn.asked))
+    for then, now in zip(turn.asked, asked, strict=False):
+        if (then.number, then.parents, then.recipe.digest) != (now.number, now.parents, now.recipe.digest):
+            raise ResumeError(
+                f"turn {turn.seq}: the strategy now asks another candidate {now.number} than the journal holds; the "
+                "strategy's code, its settings or a library changed since; resume with the versions stored with it"
+            )
+    if len(asked) != len(turn.asked):
+        raise ResumeError(f"turn {turn.seq}: the strategy asked {len(turn.asked)} candidates then, {len(asked)} now")
+    return state
+
+
+def state_digest(state: object) -> tuple[str, str]:
+    """Digest and exact text of a strategy's state."""
+    text = codec.dump(state)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), text
+
+
+def restore(strategy: Strategy[S], study: StudyStore) -> tuple[S, int]:
+    """The state that the journal leads to, and the number of its last turn (-1: none)."""
+    state, seq = strategy.start(), -1
+    for snapshot in reversed(study.snapshots()):
+        if snapshot.state is not None:
+            state, seq = codec.load(strategy.State, snapshot.state), snapshot.seq
+            break
+    for turn in study.turns(after=seq):
+        state, seq = advance(strategy, state, turn), turn.seq
+    return state, seq
+
+
+def population_changes(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> tuple[Change, ...]:
+    """Which slots of the population hold another candidate than before."""
+    if before == after:
+        return ()
+    padded = before + (None,) * (len(after) - len(before))
+    return tuple(Change(slot, new) for slot, (old, new) in enumerate(zip(padded, after, strict=True)) if old != new)
