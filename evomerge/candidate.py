@@ -6,6 +6,7 @@ All are frozen values without behaviour that matters; the exact codec writes eac
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -131,6 +132,19 @@ class Evaluated:
     cost: Cost = field(default_factory=Cost)
 
 
+def check_items(score: Score, items: int) -> None:
+    """Refuse a score that has not exactly one number for each of the split's items.
+
+    Raises:
+        EvaluationError: per-item scores are missing, or there are more or fewer of them (or of the losses).
+    """
+    if score.items is None:
+        raise EvaluationError(f"the fitness returned no per-item scores, but said that the split has {items} items")
+    for what, values in (("items", score.items), ("losses", score.losses)):
+        if values is not None and values.shape != (items,):
+            raise EvaluationError(f"per-item {what} have shape {values.shape}, but the split has {items} items")
+
+
 def check_score(score: Score, items: int | None = None) -> Score:
     """The score with plain floats as objectives, if it is usable.
 
@@ -139,18 +153,16 @@ def check_score(score: Score, items: int | None = None) -> Score:
     Raises:
         EvaluationError: no objective, a value that is not finite, per-item scores missing or not ``items`` of them.
     """
-    if items is not None and score.items is None:
-        raise EvaluationError(f"the fitness returned no per-item scores, but said that the split has {items} items")
+    if items is not None:
+        check_items(score, items)
     if not score.objectives:
         raise EvaluationError("the fitness returned no objective; return at least one name and value")
     for name, value in score.objectives:
-        if not np.isfinite(value):
+        if not math.isfinite(value):
             raise EvaluationError(f"the fitness returned {value} for objective {name!r}; objectives must be finite")
     for what, values in (("items", score.items), ("losses", score.losses)):
         if values is None:
             continue
-        if values.ndim != 1 or (items is not None and len(values) != items):
-            raise EvaluationError(f"per-item {what} have shape {values.shape}, but the split has {items} items")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             first = int(np.flatnonzero(~np.isfinite(values))[0])
             raise EvaluationError(f"per-item {what} are not finite, first at item {first}")

@@ -173,21 +173,25 @@ def _literal(arguments: tuple[Any, ...]) -> Pair:
 
 
 def _union(arguments: tuple[Any, ...]) -> Pair:
-    """The first member that takes the value; where several are dataclasses, the value carries its class's name."""
-    classes = {one.__name__: _pair(one) for one in arguments if isinstance(one, type) and is_dataclass(one)}
+    """The member whose type the value has; where several are dataclasses, the value carries its class's name."""
+    pairs = {one: _pair(one) for one in arguments}
+    classes = {one.__name__: one for one in arguments if isinstance(one, type) and is_dataclass(one)}
     named = classes if len(classes) > 1 else {}
-    unnamed = [_pair(one) for one in arguments if getattr(one, "__name__", None) not in named]
+    exact = {one: pair[0] for one, pair in pairs.items() if isinstance(one, type)}
 
     def encode(value: Any) -> Any:
-        name = type(value).__name__
-        if name in named:
-            return {"": name, "value": named[name][0](value)}
-        return _first_that_takes(value, (pair[0] for pair in unnamed), arguments)
+        kind = type(value)
+        if kind in exact:
+            text = exact[kind](value)
+            return {"": kind.__name__, "value": text} if kind.__name__ in named else text
+        return _first_that_takes(value, (pair[0] for pair in pairs.values()), arguments)
 
     def decode(value: Any) -> Any:
+        if value is None and type(None) in pairs:
+            return None
         if named and isinstance(value, dict) and value.get("") in named:
-            return named[value[""]][1](value["value"])
-        return _first_that_takes(value, (pair[1] for pair in unnamed), arguments)
+            return pairs[named[value[""]]][1](value["value"])
+        return _first_that_takes(value, (pair[1] for pair in pairs.values()), arguments)
 
     return encode, decode
 
@@ -212,12 +216,12 @@ def _dataclass(kind: type) -> Pair:
     def encode(value: Any) -> Any:
         if type(value) is not kind:
             raise CodecError(f"expected {kind.__name__}, got {type(value).__name__}: {value!r:.80}")
-        return [pair[0](getattr(value, name)) for pair, name in zip(resolved(), names, strict=True)]
+        return [form(getattr(value, name)) for name, (form, _) in zip(names, pairs or resolved(), strict=True)]
 
     def decode(value: Any) -> Any:
         if not isinstance(value, list) or len(value) != len(names):
             raise CodecError(f"expected the {len(names)} fields of {kind.__name__}, found {value!r:.80}")
-        return kind(*(pair[1](item) for pair, item in zip(resolved(), value, strict=True)))
+        return kind(*(form(item) for item, (_, form) in zip(value, pairs or resolved(), strict=True)))
 
     return encode, decode
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import plugins
-from evomerge.candidate import Recipe, Score, Split, check_score
+from evomerge.candidate import Recipe, Score, Split, check_items
 from evomerge.executor.port import Missing, Task
 from evomerge.fitness import Fitness, Splits
 from evomerge.merge.bind import Target, bind
@@ -59,7 +59,7 @@ class StudyEvaluator:
         self._builder = builder
         self._model = model
         self._target = target
-        self._items: dict[Split, int | None] = {}
+        self._items: dict[Split, int] = {}
 
     def __call__(self, task: Task, ancestors: tuple[Recipe, ...] = ()) -> Score | Missing:
         """The task's score, or which recipes are cached when more of its ancestry is wanted.
@@ -71,18 +71,21 @@ class StudyEvaluator:
         """
         recipe = task.candidate.recipe
         if self._builder is None or self._target is None:
-            return check_score(self._fitness.score(recipe, task.split), self._items_of(task.split))
+            return self._counted(self._fitness.score(recipe, task.split), task.split)
         try:
             vector = self._builder.resolve(recipe, ancestors)
         except UnknownAncestors as error:
             return Missing(error.cached)
         self._builder.write(vector, self._target)
-        return check_score(self._fitness.score(self._model, task.split), self._items_of(task.split))
+        return self._counted(self._fitness.score(self._model, task.split), task.split)
 
-    def _items_of(self, split: Split) -> int | None:
+    def _counted(self, score: Score, split: Split) -> Score:
+        """The score, if it has a number for each item of the split; the executor looks at the numbers themselves."""
         if split not in self._items:
-            self._items[split] = self._fitness.items(split) or None
-        return self._items[split]
+            self._items[split] = self._fitness.items(split)
+        if self._items[split]:
+            check_items(score, self._items[split])
+        return score
 
 
 def cache_folder() -> Path:

@@ -60,7 +60,7 @@ class MergeSettings:
     """
 
     mode: Literal["auto", "table", "dense"] = "auto"
-    cache_mb: Annotated[int, Gt(0)] = 512
+    cache_mb: Annotated[int, Gt(0)] = 64
 
 
 @dataclass(frozen=True)

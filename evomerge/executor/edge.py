@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.candidate import Recipe, Score, check_score
@@ -60,12 +60,10 @@ def usable(score: Score) -> Score:
     """
     if not isinstance(score, Score):
         raise EvaluationError(f"the evaluation returned {type(score).__name__}, not a Score")
-    check_score(score, None if score.items is None else score.items.size)
+    score = check_score(score, None if score.items is None else score.items.size)
     if not all(type(text) is str for note in score.notes for text in note):
         raise EvaluationError(f"the notes of a score must be pairs of text, not {score.notes!r:.100}")
-    if all(type(value) is float for _, value in score.objectives):
-        return score
-    return replace(score, objectives=tuple((name, float(value)) for name, value in score.objectives))
+    return score
 
 
 def describe(error: BaseException) -> str:

@@ -50,7 +50,7 @@ class Builder:
     """
 
     def __init__(
-        self, pool: ModelPool, mode: Mode = "auto", cache_bytes: int = 512 << 20, gram_cache: Path | None = None
+        self, pool: ModelPool, mode: Mode = "auto", cache_bytes: int = 64 << 20, gram_cache: Path | None = None
     ) -> None:
         pool.check()
         self.pool = pool

@@ -34,7 +34,7 @@ class DenseEngine:
         self._pool = pool
         self._starts = pool.layout.starts
         longest = min(BLOCK, pool.size)
-        self._products = np.empty(longest, dtype=np.float64)
+        self._products = np.empty((2, longest), dtype=np.float64)
         self._terms = np.empty(longest, dtype=np.float32)
 
     def member(self, source: str) -> Dense:

@@ -36,7 +36,7 @@ class Gram:
 
     def __init__(self, pool: ModelPool, cache: Path | None = None) -> None:
         self._pool = pool
-        self._scratch = np.empty(BLOCK, dtype=np.float64)
+        self._scratch = np.empty((2, BLOCK), dtype=np.float64)
         self._ragged = lru_cache(maxsize=_REMEMBERED)(self._compute)
         path = None if cache is None else cache / f"gram-{self._key()}.bin"
         sums = None if path is None else self._load(path)

@@ -58,9 +58,14 @@ def angle(engine: Engine[V], one: V, two: V, part: tuple[str, int, int] | None) 
 
 
 def dot(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]], scratch: NDArray[np.float64]) -> float:
-    """Inner product in float64: exact products of float32, summed pairwise in fixed blocks, no threads."""
+    """Inner product in float64: exact products of float32, summed pairwise in fixed blocks, no threads.
+
+    ``scratch`` is (2, up to `BLOCK`), overwritten.
+    """
     if len(one) <= BLOCK:
-        return float(np.add.reduce(np.multiply(one, two, out=scratch[: len(one)], dtype=np.float64)))
+        first, second = scratch[:, : len(one)]
+        first[:], second[:] = one, two  # converting both first is twice as fast as a product of mixed precision
+        return float(np.add.reduce(np.multiply(first, second, out=first)))
     return math.fsum(
         dot(one[start : start + BLOCK], two[start : start + BLOCK], scratch) for start in range(0, len(one), BLOCK)
     )

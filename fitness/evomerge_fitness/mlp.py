@@ -90,14 +90,15 @@ class Logits:
 
     The same numbers as the module's, up to float32 rounding. Buffers are allocated once; the first bias comes out of
     the matrix product (a column of ones beside ``x``); the logits are laid out class by class, which makes everything
-    done to them afterwards run along the items. Rows go in blocks of ``batch`` (0: what keeps a core's cache warm).
+    done to them afterwards run along the items. Rows go in blocks of ``batch`` (0: about half a megabyte
+    of activations, which leaves room in a core's cache for everybody else's data).
     """
 
     def __init__(self, config: MLPConfig, x: Tensor, batch: int = 0) -> None:
         self.config = config
         sizes = config.layer_sizes
         rows = len(x)
-        step = min(rows, batch or max(64, (2 << 20) // (4 * max(sizes))))
+        step = min(rows, batch or max(64, (1 << 19) // (4 * max(sizes))))
         self._logits = torch.empty(sizes[-1], rows)
         buffers = [torch.empty(step, size) for size in sizes[1:-1]]
         padded = torch.cat([x, torch.ones(rows, 1)], 1)

@@ -23,7 +23,7 @@ from evomerge.candidate import ANCESTOR, Candidate, Evaluated, Noise, Recipe, Se
 from evomerge.errors import StrategyError
 from evomerge.strategy import Group, Problem, Strategy, require_members
 from evomerge.streams import stream
-from evomerge_strategies.competition import Competition, Rules, coverage, entropy, least, pick, without
+from evomerge_strategies.competition import Competition, Floats, Rules, Scores, coverage, entropy, least, pick, without
 from evomerge_strategies.hall import Hall, enter
 from evomerge_strategies.seeds import pool_seeds
 
@@ -86,7 +86,7 @@ class M2N2State:
     asked: int
     told: int
     members: tuple[Member | None, ...]
-    scores: NDArray[np.generic]
+    scores: Scores
     hall: Hall = ()
     no_attraction: int = 0
 
@@ -124,7 +124,9 @@ class M2N2(Strategy[M2N2State]):
         self._draws = draws or (lambda number: draws_from(problem.seed, number, problem.groups))
         self._seeds = len(problem.members) if settings.start == "seeds" else settings.scratch_members
         self._rules = Rules(settings.alpha, settings.capacity, settings.subtract_minimum)
-        self._scratch = np.empty((settings.population, problem.items))  # fresh pages each time cost more than the sums
+        self._rows = np.empty((settings.population + 1, problem.items))  # fresh pages cost more than the sums
+        self._rows_are: Scores | None = None
+        self._last: tuple[Scores, tuple[Competition, NDArray[np.bool_]]] | None = None
         self._options: tuple[tuple[str, str | int | float | bool], ...] = (("angle", settings.angle),)
 
     def start(self) -> M2N2State:
@@ -141,8 +143,7 @@ class M2N2(Strategy[M2N2State]):
             return replace(state, asked=numbers.stop), tuple(self._seed(number) for number in numbers)
         if room <= 0 or state.told < self._seeds or self.exhausted(state):
             return state, ()
-        filled = np.array([member is not None for member in state.members])
-        competition = Competition(state.scores, self._rules, filled)
+        competition, filled = self._competition(state)
         children, lonely = [], 0
         for number in range(state.asked, state.asked + room):
             draws = self._draws(number)
@@ -160,20 +161,29 @@ class M2N2(Strategy[M2N2State]):
         noise = Noise(self._s.scratch_scale, self._problem.seed, number)
         return Candidate(number, Recipe("linear", (), empty, noise=noise), origin="random")
 
+    def _competition(self, state: M2N2State) -> tuple[Competition, NDArray[np.bool_]]:
+        """The archive's competition and its occupied slots; the last one again while no newcomer was taken in."""
+        if self._last is None or self._last[0] is not state.scores:
+            filled = np.array([member is not None for member in state.members])
+            rows = self._rows_of(state.scores)[:-1].copy()
+            binary = state.scores.dtype == np.bool_
+            self._last = state.scores, (Competition(rows, self._rules, binary=binary, filled=filled), filled)
+        return self._last[1]
+
     def _parents(
         self, competition: Competition, filled: NDArray[np.bool_], draws: Draws, *, uniform: bool
     ) -> tuple[int, int, bool]:
         """Slots of the two parents, and whether attraction was undefined for the first."""
-        everyone = filled.astype(np.float64)
-        chances = everyone if uniform or not competition.payout.any() else competition.payout
+        solving = competition.payout.any()
+        chances = filled.astype(np.float64) if uniform or not solving else competition.payout
         first = pick(chances, draws.first)
         if not uniform and not (self._s.attraction and self._s.crossover):
             return first, pick(chances, draws.second), False
-        gains = without(everyone, first) if uniform else competition.attraction(first, self._scratch)
+        gains = without(chances, first) if uniform else competition.attraction(first)
         if gains.any():
             return first, pick(gains, draws.second), False
         others = without(chances, first)
-        return first, pick(others if others.any() else without(everyone, first), draws.second), True
+        return first, pick(others if others.any() else without(filled.astype(np.float64), first), draws.second), True
 
     def _child(self, number: int, one: Member, two: Member, draws: Draws, origin: str) -> Candidate:
         noise = Noise(self._s.mutation, self._problem.seed, number) if self._s.mutation > 0 else None
@@ -215,6 +225,8 @@ class M2N2(Strategy[M2N2State]):
             return state
         scores = state.scores.astype(np.result_type(state.scores.dtype, row.dtype))
         scores[slot] = row
+        self._rows_of(state.scores)[slot] = row
+        self._rows_are = scores
         newcomer = Member(candidate.number, candidate.recipe.digest, candidate.generation)
         members = (*state.members[:slot], newcomer, *state.members[slot + 1 :])
         return replace(state, members=members, scores=scores)
@@ -223,7 +235,18 @@ class M2N2(Strategy[M2N2State]):
         """The slot a new row takes: the first empty one, else the lowest payout of all P + 1; P means discarded."""
         if None in state.members:
             return state.members.index(None)
-        return least(Competition(np.vstack((state.scores, row)), self._rules).payout)
+        rows = self._rows_of(state.scores)
+        rows[-1] = row
+        rows = rows.copy() if self._rules.subtract_minimum else rows
+        binary = state.scores.dtype == row.dtype == np.bool_
+        return least(Competition(rows, self._rules, binary=binary).payout)
+
+    def _rows_of(self, scores: Scores) -> Floats:
+        """The archive's scores as float64 with a free last row: (P + 1, N). A cache of the state's, in one buffer."""
+        if self._rows_are is not scores:
+            self._rows[:-1] = scores
+            self._rows_are = scores
+        return self._rows
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -249,7 +272,7 @@ class M2N2(Strategy[M2N2State]):
         if not filled:
             return {}
         rows = state.scores[filled]
-        niches = Competition(rows, self._rules).payout
+        niches = Competition.of(rows, self._rules).payout
         return {
             "coverage": coverage(rows.astype(np.float64)),
             "entropy": entropy(rows.astype(np.float64)),

@@ -31,7 +31,7 @@ GRADED = arrays.arrays(np.float64, st.tuples(st.integers(2, 6), st.integers(1, 1
 
 @given(SOLVED)
 def test_binary_payouts_sum_to_the_items_that_somebody_solves(scores: NDArray[np.bool_]) -> None:
-    assert Competition(scores, PLAIN).payout.sum() == pytest.approx(scores.any(axis=0).sum())
+    assert Competition.of(scores, PLAIN).payout.sum() == pytest.approx(scores.any(axis=0).sum())
 
 
 @given(GRADED, st.floats(0, 2))
@@ -40,39 +40,45 @@ def test_payouts_sum_to_capacity_times_crowding(scores: NDArray[np.float64], alp
     crowd, capacity = scores.sum(axis=0), scores.max(axis=0)
     paid = crowd > 0
     expected = (capacity[paid] * crowd[paid] ** (1 - alpha)).sum()
-    assert Competition(scores, Rules(alpha, "best", False)).payout.sum() == pytest.approx(expected)
+    assert Competition.of(scores, Rules(alpha, "best", False)).payout.sum() == pytest.approx(expected)
 
 
 @given(SOLVED)
 def test_alpha_zero_pays_the_plain_score(scores: NDArray[np.bool_]) -> None:
-    assert Competition(scores, Rules(0.0, "one", False)).payout == pytest.approx(scores.sum(axis=1))
+    assert Competition.of(scores, Rules(0.0, "one", False)).payout == pytest.approx(scores.sum(axis=1))
 
 
 @given(GRADED, st.randoms(use_true_random=False))
 def test_the_order_of_items_is_irrelevant(scores: NDArray[np.float64], random: Any) -> None:
     order = list(range(scores.shape[1]))
     random.shuffle(order)
-    assert Competition(scores, PLAIN).payout == pytest.approx(Competition(scores[:, order], PLAIN).payout)
+    assert Competition.of(scores, PLAIN).payout == pytest.approx(Competition.of(scores[:, order], PLAIN).payout)
 
 
 def test_a_twin_halves_what_private_items_pay() -> None:
     scores = np.array([[1, 1, 0, 0], [0, 0, 1, 0]], dtype=bool)
     twins = np.vstack((scores, scores[:1]))
-    assert Competition(scores, PLAIN).payout[0] == 2.0
-    assert Competition(twins, PLAIN).payout[0] == 1.0
+    assert Competition.of(scores, PLAIN).payout[0] == 2.0
+    assert Competition.of(twins, PLAIN).payout[0] == 1.0
 
 
 @given(SOLVED)
 def test_nobody_is_attracted_to_itself_or_to_a_subset(scores: NDArray[np.bool_]) -> None:
-    gains = Competition(scores, PLAIN).attraction(0, np.empty(scores.shape))
+    gains = Competition.of(scores, PLAIN).attraction(0)
     assert gains[0] == 0.0
     for other in range(len(scores)):
         assert (gains[other] > 0) == bool((scores[other] & ~scores[0]).any())
 
 
+@given(SOLVED)
+def test_right_or_wrong_attracts_as_numbers_do(scores: NDArray[np.bool_]) -> None:
+    graded = Competition(scores.astype(np.float64), PLAIN, binary=False)
+    assert Competition.of(scores, PLAIN).attraction(0) == pytest.approx(graded.attraction(0))
+
+
 def test_the_lowest_of_all_item_scores_is_taken_off_first_when_asked() -> None:
     scores = np.array([[0.5, 0.9], [0.5, 0.4]])
-    assert Competition(scores, Rules(1.0, "best", True)).payout == pytest.approx([0.5, 0.0])
+    assert Competition.of(scores, Rules(1.0, "best", True)).payout == pytest.approx([0.5, 0.0])
 
 
 def test_equal_payouts_evict_the_lowest_index_whatever_the_rounding() -> None:
