@@ -24,6 +24,7 @@ import numpy as np
 from evomerge.errors import CodecError
 
 T = TypeVar("T")
+_write = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # json.dumps would make one each time
 Encode = Callable[[Any], Any]
 Decode = Callable[[Any], Any]
 Pair = tuple[Encode, Decode]
@@ -36,7 +37,7 @@ def dump(value: object) -> str:
         CodecError: a field holds something its annotation does not promise, or an unknown type.
     """
     encode, _ = _pair(cast(Any, type(value)))
-    return json.dumps(encode(value), separators=(",", ":"), ensure_ascii=False)
+    return _write(encode(value))
 
 
 def load(kind: type[T], text: str) -> T:
