@@ -1,9 +1,9 @@
 """Resident memory of the whole process over a from-scratch study of 50,000 evaluations in SQLite.
 
-    python experiments/m2n2_digits/memory.py [--evaluations 50000] [--cache 64]
+    python experiments/m2n2_digits/memory.py [--evaluations 50000]
 
-Read from the kernel (/proc/self/statm) at every progress report; the cache of recent vectors has a fixed size, which it
-reaches first.
+Read from the kernel (/proc/self/statm) at every progress report; the cache of recent vectors has a fixed size (64 MB),
+which it reaches first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import resource
 import tempfile
 from pathlib import Path
 
-import yaml
 from pool import study_text, write_pool
 
 from evomerge import config
@@ -29,15 +28,13 @@ def resident() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=50_000)
-    parser.add_argument("--cache", type=int, default=64, help="MB")
     given = parser.parse_args()
     seen: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pool(folder)
-        study = yaml.safe_load(study_text("scratch_m2n2", 1, given.evaluations, folder))
-        study["merge"] = {"cache_mb": given.cache}
-        (folder / "study.yaml").write_text(yaml.safe_dump(study))
+        text = study_text("scratch_m2n2", 1, given.evaluations, folder, losses=True, threads=2)
+        (folder / "study.yaml").write_text(text)
         with open_store(f"sqlite:///{folder}/study.db") as store:
             watch = Watch(on_progress=lambda progress: seen.append((progress.told, resident())))
             begin(create(config.read(folder / "study.yaml")), store, watch)

@@ -80,12 +80,12 @@ def run(variant: str, seed: int, keep: str | None, budget: int | None) -> dict[s
         folder = Path(name)
         write_pool(folder)
         children = budget or (50_000 if variant.startswith("scratch") else 10_000)
-        text = study_text(variant, seed, children + 2, folder, keep_losses=False).replace("threads: 2", "threads: 1")
+        text = study_text(variant, seed, children + 2, folder)
         (folder / "study.yaml").write_text(text)
         setup = create(config.read(folder / "study.yaml"))
         memory: list[tuple[int, float]] = []
         database = Path(keep or name) / f"{variant}-{seed}.db"
-        with open_store(f"sqlite:///{database}", keep_losses=False) as store:
+        with open_store(f"sqlite:///{database}") as store:
             begun = time.perf_counter()
             begin(setup, store, Watch(on_progress=lambda p: memory.append((p.told, resident()))))
             seconds = time.perf_counter() - begun

@@ -46,8 +46,8 @@ def write_pool(folder: Path) -> None:
         save_mlp(folder / name, tensors_of(vectors[key]), SIZES)
 
 
-def study_text(variant: str, seed: int, budget: int, folder: Path, **store: object) -> str:
-    """The study file of one run."""
+def study_text(variant: str, seed: int, budget: int, folder: Path, *, losses: bool = False, threads: int = 1) -> str:
+    """The study file of one run; ``losses`` computes and keeps the loss of every item, too."""
     import yaml
 
     file, changes = VARIANTS[variant]
@@ -57,5 +57,6 @@ def study_text(variant: str, seed: int, budget: int, folder: Path, **store: obje
     study["budget"]["evaluations"] = budget
     study["strategy"].update(changes)
     study["pool"]["members"] = {name: str(folder / name) for name in study["pool"]["members"]}
-    study["store"] = {**study.get("store", {}), **store}
+    study["fitness"]["losses"] = losses
+    study["executor"]["threads"] = threads
     return yaml.safe_dump(study, sort_keys=False)

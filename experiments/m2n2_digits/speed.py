@@ -23,12 +23,10 @@ from evomerge.study.drive import begin, create
 def run(variant: str, budget: int, folder: Path, threads: int, losses: bool) -> float:
     """Seconds per 1,000 evaluations of a study from nothing to finished."""
     file = folder / "study.yaml"
-    file.write_text(
-        study_text(variant, 1, budget, folder, keep_losses=losses).replace("threads: 2", f"threads: {threads}")
-    )
+    file.write_text(study_text(variant, 1, budget, folder, losses=losses, threads=threads))
     database = folder / f"{variant}-{time.monotonic_ns()}.db"
     setup = create(config.read(file))
-    with open_store(f"sqlite:///{database}", keep_losses=losses) as store:
+    with open_store(f"sqlite:///{database}") as store:
         begun = time.perf_counter()
         begin(setup, store)
         taken = time.perf_counter() - begun
@@ -60,7 +58,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--losses", action="store_true", help="keep per-item losses too")
+    parser.add_argument("--losses", action="store_true", help="compute and keep per-item losses too")
     given = parser.parse_args()
     print(f"{os.cpu_count()} cores, {given.threads} torch threads, {given.evaluations} evaluations a run")
     figures: dict[str, list[float]] = {"forward": [], "m2n2": [], "scratch_m2n2": []}
