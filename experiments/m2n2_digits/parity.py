@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,14 +24,9 @@ from evomerge.executor.port import Task
 from evomerge.lineage import ancestry
 from evomerge.store import open_store
 from evomerge.store.port import StudyStore
-from evomerge.study.drive import Watch, begin, create, factory_of
+from evomerge.study.drive import begin, create, factory_of
 
 CHECKPOINTS = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 30_000, 40_000, 50_000)
-
-
-def resident() -> float:
-    """Resident memory of this process, MB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
 def archives(study: StudyStore, seeds: int) -> dict[int, list[int]]:
@@ -83,16 +77,14 @@ def run(variant: str, seed: int, keep: str | None, budget: int | None) -> dict[s
         text = study_text(variant, seed, children + 2, folder)
         (folder / "study.yaml").write_text(text)
         setup = create(config.read(folder / "study.yaml"))
-        memory: list[tuple[int, float]] = []
         database = Path(keep or name) / f"{variant}-{seed}.db"
         with open_store(f"sqlite:///{database}") as store:
             begun = time.perf_counter()
-            begin(setup, store, Watch(on_progress=lambda p: memory.append((p.told, resident()))))
+            begin(setup, store)
             seconds = time.perf_counter() - begun
             study = store.open(setup.record.name)
             rows = curve(study, factory_of(setup)(), 2)
-    step = max(1, len(memory) // 50)
-    return {"variant": variant, "seed": seed, "seconds": seconds, "curve": rows, "memory": memory[::step]}
+    return {"variant": variant, "seed": seed, "seconds": seconds, "curve": rows}
 
 
 def main() -> None:

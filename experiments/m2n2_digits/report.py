@@ -96,7 +96,7 @@ def figure(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
             if goal is not None:
                 axes[0, column].axhline(goal, color=f"C{colour}", linestyle=":", linewidth=1)
         axes[0, column].set_title(title)
-        axes[0, column].legend(loc="lower right", frameon=False)
+        axes[1, column].legend(loc="center right", frameon=False)
         axes[1, column].set_xlabel("evaluated children")
         axes[1, column].set_xscale("log")
     axes[0, 0].set_ylabel("test accuracy, %  (dotted: published)")
@@ -113,10 +113,6 @@ def main() -> None:
     for one in json.loads(given.results.read_text()):
         runs[one["variant"]].append(one)
     print(table(runs))
-    for variant in ("scratch_m2n2", "scratch_no_crossover"):
-        for one in runs.get(variant, ())[:1]:
-            shown = [one["memory"][i] for i in range(0, len(one["memory"]), max(1, len(one["memory"]) // 8))]
-            print(f"\nresident MB of {variant}, seed {one['seed']}: " + ", ".join(f"{n}: {mb:.0f}" for n, mb in shown))
     if given.figure:
         figure(runs, given.figure)
 
