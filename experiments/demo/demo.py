@@ -30,12 +30,24 @@ FOLDER = Path(__file__).parents[2] / "demo"
 EVALUATIONS = 4000
 PATIENCE = 120.0  # seconds until half of them must be done
 SEEDS = {"low": range(5), "high": range(5, 10)}
+RIVALS: dict[str, dict[str, object]] = {
+    "random search": {"name": "random"},
+    "GA": {"name": "m2n2", "population": 20, "alpha": 0, "attraction": False},
+    "no split point": {"name": "m2n2", "population": 20, "split_point": False},
+    "no attraction": {"name": "m2n2", "population": 20, "attraction": False},
+}
+"""What M2N2 is compared with: random weights of the two models, and M2N2 without its parts."""
 SPLITS: tuple[Split, ...] = ("search", "selection", "report")
 
 Weights = dict[str, NDArray[np.float32]]
 Accuracy = dict[Split, float]
 
 console = Console(highlight=False)
+
+
+def study_name(rival: str) -> str:
+    """What a rival's study is called."""
+    return rival.replace(" ", "-").lower()
 
 
 def say(text: str) -> None:
@@ -58,10 +70,9 @@ class Searches:
         """The study file that ``evomerge init`` writes."""
         return self.folder / "study.yaml"
 
-    @property
-    def random(self) -> Path:
-        """The same with another strategy."""
-        return self.folder / "random.yaml"
+    def rival(self, name: str) -> Path:
+        """The same study file with another strategy."""
+        return self.folder / f"{study_name(name)}.yaml"
 
     @property
     def database(self) -> str:
@@ -69,14 +80,14 @@ class Searches:
         return f"sqlite:///{self.folder / 'study.db'}"
 
     def begin_anew(self) -> None:
-        """An empty folder, two seed models, and two study files that differ in the strategy only."""
+        """An empty folder, two seed models, and study files that differ in the strategy only."""
         if self.folder == FOLDER and FOLDER.exists():
             shutil.rmtree(FOLDER)
         self.call("init", self.folder)
         study = yaml.safe_load(self.study.read_text())
-        study["strategy"] = {"name": "random"}
-        note = "# Random search over the weights of the two models, to compare with.\n"
-        self.random.write_text(note + yaml.safe_dump(study))
+        for name, strategy in RIVALS.items():
+            rival = yaml.safe_dump(study | {"strategy": strategy})
+            self.rival(name).write_text(f"# {name}, to compare with\n{rival}")
 
     def run(self, file: Path, name: str) -> None:
         """A search that nothing disturbs."""
@@ -180,19 +191,23 @@ def weights_of(folder: Path) -> Weights:
     return load_file(folder / "model.safetensors")
 
 
-def exported(searches: Searches, study: StudyStore, judge: Judge) -> Accuracy:
+def scores_of(study: StudyStore) -> Accuracy:
+    """What the database says of a study's final candidate."""
+    final = study.summary().final
+    if final is None:
+        raise SystemExit(f"{study.summary().name} has no final candidate")
+    found = {split: next(study.scores(split, (final,), items=False)).score for split in SPLITS}
+    return {split: score["accuracy"] for split, score in found.items() if score is not None}
+
+
+def export_and_check(searches: Searches, study: StudyStore, judge: Judge) -> None:
     """Export a study's winner, load it back, and stop unless it is as good as the study says."""
-    summary = study.summary()
-    folder = searches.folder / "winners" / summary.name
-    searches.call("export", summary.name, folder, "--db", searches.database)
-    found = judge.accuracy(weights_of(folder))
-    for split in SPLITS:
-        numbers = () if summary.final is None else (summary.final,)
-        stored = [one.score["accuracy"] for one in study.scores(split, numbers, items=False) if one.score is not None]
-        if not stored or abs(found[split] - stored[0]) > 1e-9:
-            raise SystemExit(f"the exported model has {split} accuracy {found[split]:.4f}, the study says {stored}")
+    name, stored = study.summary().name, scores_of(study)
+    searches.call("export", name, searches.folder / "winner", "--db", searches.database)
+    found = judge.accuracy(weights_of(searches.folder / "winner"))
+    if any(abs(found[split] - stored[split]) > 1e-9 for split in SPLITS):
+        raise SystemExit(f"the exported model has accuracies {found}, the study says {stored}")
     console.print("  loaded back: exactly as good as the study says")
-    return found
 
 
 def table(rows: dict[str, Accuracy]) -> Table:
@@ -216,37 +231,39 @@ def show_seeds(seeds: dict[str, Weights], judge: Judge) -> None:
 
 
 def search(searches: Searches) -> None:
-    """Three searches: one killed and resumed, the same undisturbed, and one with another strategy."""
+    """One search killed and resumed, the same undisturbed, and its rivals."""
     say("2. M2N2 searches for a merge of the two, and is killed with SIGKILL half-way")
     half = searches.run_and_kill("interrupted")
     console.print(f"  killed; {half:,} of {searches.evaluations:,} results are in the database")
     say("3. It is resumed")
     searches.call("resume", searches.study, "--name", "interrupted", "--db", searches.database)
-    say("4. The same search again, undisturbed; then random search with as many evaluations")
+    say("4. The same search again, undisturbed; then its rivals, with as many evaluations each")
     searches.run(searches.study, "undisturbed")
-    searches.run(searches.random, "random")
+    for name in RIVALS:
+        searches.run(searches.rival(name), study_name(name))
 
 
 def judge_all(searches: Searches, store: Store, seeds: dict[str, Weights], judge: Judge) -> None:
     """Compare the histories, export the winners, print the table and draw the picture."""
     say("5. The interrupted and the undisturbed search, compared entry by entry")
     compare(store, "interrupted", "undisturbed")
-    say("6. The winners, exported, loaded back and scored in plain numpy")
+    say("6. The winner, exported, loaded back and scored in plain numpy")
+    export_and_check(searches, store.open("interrupted"), judge)
     average = {name: np.mean([seed[name] for seed in seeds.values()], axis=0) for name in seeds["low"]}
     rows = {
         "best seed": max(map(judge.accuracy, seeds.values()), key=lambda found: found["search"]),
         "plain average": judge.accuracy(average),
-        "random search": exported(searches, store.open("random"), judge),
-        "M2N2": exported(searches, store.open("interrupted"), judge),
+        **{name: scores_of(store.open(study_name(name))) for name in RIVALS},
+        "M2N2": scores_of(store.open("interrupted")),
     }
     console.print()
     console.print(table(rows))
     console.print(
         f"{searches.evaluations:,} evaluations on the search items in each search. The selection items chose its\n"
-        "winner, the report items were used for nothing else.",
+        "winner, the report items were used for nothing else. One run each: experiments/m2n2_digits has ten.",
         soft_wrap=True,
     )
-    runs = {"M2N2": "interrupted", "random search": "random"}
+    runs = {"M2N2": "interrupted", **{name: study_name(name) for name in RIVALS}}
     picture = searches.folder / "history.png"
     plot_history(picture, {label: [read_history(store.open(name))] for label, name in runs.items()})
     console.print(f"picture: {picture}", soft_wrap=True)
