@@ -3,9 +3,9 @@
 The published program draws its randomness with JAX 0.4.31, whose bits later releases do not reproduce by default.
 So this script has an environment of its own, and what it writes is kept under ``tests/data``::
 
-    python3 -m venv /tmp/reference
-    /tmp/reference/bin/pip install jax==0.4.31 jaxlib==0.4.31 optax==0.2.5 numpy==2.1.3 scikit-learn==1.9.1
-    /tmp/reference/bin/python experiments/m2n2_digits/reference/make_reference.py
+    python3 -m venv reference-env
+    reference-env/bin/pip install jax==0.4.31 jaxlib==0.4.31 optax==0.2.5 numpy==2.1.3 scikit-learn==1.9.1
+    reference-env/bin/python experiments/m2n2_digits/reference/make_reference.py
 
 It implements the algorithm from its description (arXiv 2508.16204) and stops when the figures known for it do not
 come out.
