@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +30,16 @@ from evomerge.lineage import ancestry
 from evomerge.testing.misbehaving import FakeFactory, fake_score, fake_task, family
 
 LIMIT = 60.0  # seconds until a test gives up waiting
+
+
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """SIGINT raises `KeyboardInterrupt`, also in a process that was started in the background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class ExecutorContract:
@@ -199,9 +210,10 @@ class ExecutorContract:
             self.collect(executor, [fake_task(0)])  # whatever sets itself up is set up
             executor.submit(fake_task(1))
             timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-            timer.start()
-            with pytest.raises(KeyboardInterrupt):
-                executor.next(LIMIT)
+            with heeding_interrupts():
+                timer.start()
+                with pytest.raises(KeyboardInterrupt):
+                    executor.next(LIMIT)
             timer.join()
             evaluated = executor.next(LIMIT)
             assert evaluated is not None
