@@ -244,6 +244,7 @@ class MemoryStore(Store):
     def __init__(
         self, name: str = "", *, commit_every: float = 0.1, lease_seconds: float = 60.0, keep_losses: bool = True
     ) -> None:
+        self._name = name
         self._database = _databases.setdefault(name, _Database())
         self._options = (commit_every, lease_seconds, keep_losses)
         self._opened: list[MemoryStudy] = []
@@ -265,7 +266,7 @@ class MemoryStore(Store):
         """Open a study; with ``write`` take its lease."""
         study = self._database.studies.get(name)
         if study is None:
-            raise naming.not_found(name, self._database.studies)
+            raise naming.not_found(name, self._database.studies, f"memory://{self._name}")
         opened = MemoryStudy(self._database, study, self._options)
         if write:
             opened.take(steal)

@@ -65,12 +65,12 @@ class SqlStore(Store):
     def open(self, name: str, *, write: bool = False, steal: bool = False) -> StudyStore:
         """Open a study; with ``write`` take its lease."""
         if not self._database.prepare(upgrade=write):
-            raise naming.not_found(name, ())
+            raise naming.not_found(name, (), self._database.where)
         row = self._database.run(
             lambda connection: connection.execute(select(studies).where(studies.c.name == name)).one_or_none()
         )
         if row is None:
-            raise naming.not_found(name, (summary.name for summary in self.studies()))
+            raise naming.not_found(name, (summary.name for summary in self.studies()), self._database.where)
         study = SqlStudy(self._database, row.id, rows.to_record(row), self._options)
         if write:
             study.take(steal)

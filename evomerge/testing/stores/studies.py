@@ -35,7 +35,7 @@ class StudyContract(StoreFixtures):
         """And says so rather than failing."""
         with factory() as store:
             assert store.studies() == ()
-            with pytest.raises(StudyNotFoundError, match="none yet"):
+            with pytest.raises(StudyNotFoundError, match="nor any other"):
                 store.open("digits")
 
     def test_studies_are_apart(self, connect: Factory) -> None:
