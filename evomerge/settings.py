@@ -20,6 +20,8 @@ class PoolSettings:
         order: tensor-name patterns that decide the order of the parameter vector; default: natural order of names.
         groups: a name for each parameter group, and the patterns of its tensors; default: one group, ``all``.
         exclude: patterns of tensors that are not merged but copied from the base, or else from the first member.
+        statistics: for a member (or ``base``), what some operators need beside its weights: a number such as ``loss``
+            or ``step``, or a ``.safetensors`` file such as ``fisher`` or ``activations``, by that name.
     """
 
     members: dict[str, str]
@@ -27,6 +29,7 @@ class PoolSettings:
     order: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    statistics: dict[str, dict[str, str | float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

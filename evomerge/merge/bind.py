@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import PoolError
-from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.naming import checkpoint_names
 from evomerge.merge.pool import ModelPool
+from evomerge.merge.source import Source
 from evomerge.merge.tensorfile import Floats
 
 _FLAT_ON_DEVICE = 1 << 28
@@ -116,11 +116,11 @@ def _flatten(merged: Mapping[str, Any], pool: ModelPool) -> Target:
     return Target(tensors, flat, flat.numpy() if device.type == "cpu" else None)
 
 
-def _stored(checkpoint: Checkpoint, name: str) -> Any:
+def _stored(checkpoint: Source, name: str) -> Any:
     """One tensor of a checkpoint as a torch tensor of its stored dtype."""
     import torch
 
-    tensor = _tensor(checkpoint.raw(name).copy())
+    tensor = _tensor(checkpoint.stored(name).copy())
     return tensor.view(torch.bfloat16) if checkpoint.entries[name].dtype == "BF16" else tensor
 
 

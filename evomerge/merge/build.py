@@ -16,9 +16,14 @@ from evomerge.merge.bind import Target
 from evomerge.merge.cache import Vector, VectorCache
 from evomerge.merge.dense import Dense, DenseEngine
 from evomerge.merge.layout import Slot
+from evomerge.merge.merged import Merged, Sources
+from evomerge.merge.operators.port import LinearOperator, TensorOperator, operator
 from evomerge.merge.pool import ModelPool
-from evomerge.merge.rows import rows
-from evomerge.merge.table import TableEngine
+from evomerge.merge.poolcache import PoolCache
+from evomerge.merge.rows import checked, rows
+from evomerge.merge.stream import Stream, StreamEngine, Weighted, held
+from evomerge.merge.table import Table, TableEngine
+from evomerge.merge.tensorfile import Floats
 from evomerge.merge.vectors import Engine
 
 Mode = Literal["auto", "table", "dense"]
@@ -58,8 +63,9 @@ class Builder:
         self.mode: Mode = "dense" if mode == "auto" and small else mode
         self._dense = DenseEngine(pool)
         self._table = TableEngine(pool, gram_cache)
+        self._stream = StreamEngine(pool)
+        self._kept = PoolCache(gram_cache and gram_cache / "pools")
         self._cache = VectorCache(cache_bytes)
-        self._sizes = {group.name: group.size for group in pool.groups}
 
     def resolve(self, recipe: Recipe, ancestors: Sequence[Recipe] = ()) -> Vector:
         """The recipe's vector, from the cache or built; ``ancestors`` oldest first, where they are not cached.
@@ -95,7 +101,13 @@ class Builder:
 
     def chunks(self, vector: Vector, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
         """A merged tensor piece by piece: flat index of the first, and new float32 (or untouched float64) values."""
-        return self._engine(vector).chunks(vector, slot)
+        pieces: Iterator[tuple[int, NDArray[Any]]] = self._engine(vector).chunks(vector, slot)
+        return pieces
+
+    def read(self, vector: Vector, slot: Slot, start: int, stop: int) -> Floats:
+        """Elements ``start:stop`` of a flattened merged tensor, as a new float32 array."""
+        values: Floats = self._engine(vector).read(vector, slot, start, stop)
+        return values
 
     def _build_ancestors(self, recipe: Recipe, given: Sequence[Recipe]) -> dict[str, Vector]:
         """The recipe's sources, after building whatever of its ancestry is not cached, oldest first."""
@@ -139,15 +151,54 @@ class Builder:
         return held, wanted, missing
 
     def _build(self, recipe: Recipe, built: Mapping[str, Vector]) -> Vector:
+        merge = operator(recipe.operator, recipe.options)
         sources = [self._source(source, built) for source in recipe.sources]
-        engine: Engine[Any] = self._table
-        if self.mode == "dense" or (
-            self.mode == "auto" and (recipe.noise is not None or any(isinstance(source, Dense) for source in sources))
-        ):
-            engine, sources = self._dense, [self._densify(source) for source in sources]
-        vector: Vector = engine.combine(sources, list(rows(recipe, self._sizes, engine, sources)), recipe.noise)
-        self._cache.put(recipe.digest, vector, engine.nbytes(vector))
+        if isinstance(merge, LinearOperator):
+            vector = self._combine(recipe, merge, sources)
+        elif isinstance(merge, TensorOperator):
+            vector = self._merge(recipe, merge, sources)
+        else:
+            raise RecipeError(f"operator {recipe.operator!r} is of no kind that can be built: {type(merge).__name__}")
+        if self.mode == "dense":
+            vector = self._densify(vector)
+        self._cache.put(recipe.digest, vector, self._engine(vector).nbytes(vector))
         return vector
+
+    def _combine(self, recipe: Recipe, merge: LinearOperator, sources: Sequence[Vector]) -> Vector:
+        """A linear operator, in the engine that can hold the result."""
+        if self.mode == "dense" or (
+            self.mode == "auto"
+            and (recipe.noise is not None or any(isinstance(source, Dense) for source in sources))
+            and not any(isinstance(source, Stream) for source in sources)
+        ):
+            dense = [self._densify(source) for source in sources]
+            return self._dense.combine(dense, list(rows(recipe, merge, self.pool, self._dense, dense)), recipe.noise)
+        tables = [source for source in sources if isinstance(source, Table)]
+        if len(tables) == len(sources):
+            found = list(rows(recipe, merge, self.pool, self._table, tables))
+            return self._table.combine(tables, found, recipe.noise)
+        streams = self._streams(recipe.sources, sources)
+        found = list(rows(recipe, merge, self.pool, self._stream, streams))
+        return Weighted(recipe.digest, streams, found, recipe.noise)
+
+    def _merge(self, recipe: Recipe, merge: TensorOperator, sources: Sequence[Vector]) -> Stream:
+        """A tensor operator, and the noise on top of it."""
+        segments = checked(recipe, merge, self.pool.layout)
+        of = Sources(self.pool, recipe.sources, self._streams(recipe.sources, sources), self._kept)
+        merged = Merged(recipe.digest, merge, of, segments)
+        if recipe.noise is None:
+            return merged
+        ones = [(group.name, 0, group.size, (1.0,)) for group in self.pool.groups]
+        return Weighted(f"{recipe.digest}+noise", [merged], ones, recipe.noise)
+
+    def _streams(self, names: Sequence[str], sources: Sequence[Vector]) -> tuple[Stream, ...]:
+        """The sources as streams; pool members by their files, whatever holds them now."""
+        return tuple(
+            self._stream.member(name.removeprefix(MEMBER))
+            if name.startswith(MEMBER)
+            else held(self._engine(source), source, name)
+            for name, source in zip(names, sources, strict=True)
+        )
 
     def _source(self, source: str, built: Mapping[str, Vector]) -> Vector:
         if not source.startswith(MEMBER):
@@ -176,5 +227,7 @@ class Builder:
                 out[at + start : at + start + len(values)] = values
         return Dense(out)
 
-    def _engine(self, vector: Vector) -> Engine[Any]:
+    def _engine(self, vector: Vector) -> Any:
+        if isinstance(vector, Stream):
+            return self._stream
         return self._dense if isinstance(vector, Dense) else self._table

@@ -6,9 +6,10 @@ from collections import OrderedDict
 
 from evomerge.candidate import MEMBER
 from evomerge.merge.dense import Dense
+from evomerge.merge.stream import Stream
 from evomerge.merge.table import Table
 
-Vector = Table | Dense
+Vector = Table | Dense | Stream
 
 
 class VectorCache:

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from evomerge.errors import PoolError
-from evomerge.merge.tensorfile import (
-    Array,
-    Entry,
-    Floats,
-    TensorFile,
-    chunks,
-    looks_pickled,
-    pickle_refusal,
-    to_float32,
-)
+from evomerge.merge.source import Source, read_json
+from evomerge.merge.tensorfile import Array, TensorFile, looks_pickled, pickle_refusal
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CHUNK = 1 << 15
-"""Elements per streamed chunk: its few buffers stay in a core's cache, which is four times as fast as a megabyte."""
-
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
-class Checkpoint:
+class Checkpoint(Source):
     """The tensors of one model, mapped and not yet read.
 
     ``folder`` is where its config and tokenizer files are (of a single file: the file's own folder).
@@ -49,48 +33,13 @@ class Checkpoint:
             self._home = dict.fromkeys(self.files[0].entries, self.files[0])
         else:
             raise PoolError(f"there is no checkpoint at {path}; give a folder with {SINGLE}, or a .safetensors file")
-        self.entries: Mapping[str, Entry] = {name: file.entries[name] for name, file in self._home.items()}
+        self.entries = {name: file.entries[name] for name, file in self._home.items()}
         if not self.entries:
             raise PoolError(f"{path} holds no tensors; download or convert the checkpoint again")
 
-    def raw(self, name: str) -> Array:
-        """A tensor as a flat read-only view of the file (bfloat16 as its bits)."""
-        return self._home[name].raw(name)
-
-    def floats(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
-        """Elements ``start:stop`` of a flattened floating tensor, as a new float32 array."""
-        return to_float32(self.raw(name)[start:stop], self.entries[name].dtype)
-
-    def config(self) -> dict[str, Any]:
-        """The parsed ``config.json``, empty where there is none.
-
-        Raises:
-            PoolError: it is no JSON object.
-        """
-        path = self.folder / "config.json"
-        return read_json(path) if path.is_file() else {}
-
-    def first_not_finite(self, name: str) -> tuple[int, float] | None:
-        """Flat index and value of the first NaN or infinity of a floating tensor, read chunk by chunk."""
-        for start, stop in chunks(self.entries[name].size, CHUNK):
-            raw = self.raw(name)[start:stop]
-            values = raw if raw.dtype.kind == "f" else to_float32(raw, self.entries[name].dtype)
-            finite = np.isfinite(values)
-            if not finite.all():
-                at = int(np.argmin(finite))
-                return start + at, float(values[at])
-        return None
-
-    def digest(self) -> str:
-        """BLAKE2b over names, dtypes, shapes and bytes in name order: equal whatever the sharding. Reads everything."""
-        total = hashlib.blake2b(digest_size=16)
-        for name in sorted(self.entries):
-            entry = self.entries[name]
-            total.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-            raw = self.raw(name)
-            for start, stop in chunks(entry.size, CHUNK):
-                total.update(np.ascontiguousarray(raw[start:stop]).data)
-        return total.hexdigest()
+    def stored(self, name: str, start: int = 0, stop: int | None = None) -> Array:
+        """Elements ``start:stop`` of a flattened tensor, as a read-only view of the mapped file."""
+        return self._home[name].raw(name)[start:stop]
 
     def identity(self) -> str:
         """A cheap key that changes whenever the files do: headers, inodes, sizes and times. Reads no tensor."""
@@ -100,21 +49,6 @@ class Checkpoint:
             total.update(repr((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
             total.update(file.header)
         return total.hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        PoolError: unreadable, or something else than an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise PoolError(f"cannot read {path}: {error}; download the checkpoint again") from error
-    if not isinstance(value, dict):
-        raise PoolError(f"{path} holds no JSON object; download the checkpoint again")
-    return value
 
 
 def _open_file(path: Path) -> TensorFile:

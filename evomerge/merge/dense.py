@@ -87,6 +87,11 @@ class DenseEngine:
             one.square = self.inner(one, one, None)
         return one.square
 
+    def read(self, vector: Dense, slot: Slot, start: int, stop: int) -> Floats:
+        """Elements of a tensor, copied."""
+        at = self._starts[slot.group] + slot.offset
+        return vector.values[at + start : at + stop].copy()
+
     def chunks(self, vector: Dense, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
         """A tensor's values as one float32 copy."""
         at = self._starts[slot.group] + slot.offset

@@ -17,9 +17,9 @@ from evomerge.candidate import Recipe
 from evomerge.errors import ExportError
 from evomerge.merge.build import Builder
 from evomerge.merge.cache import Vector
-from evomerge.merge.checkpoint import CHUNK, read_json
 from evomerge.merge.layout import natural
 from evomerge.merge.pool import ModelPool
+from evomerge.merge.source import CHUNK, read_json
 from evomerge.merge.table import Table
 from evomerge.merge.tensorfile import STORED, Array, chunks, from_float32
 from evomerge.merge.writer import Planned, shards, write_file, write_index
@@ -111,7 +111,7 @@ class _Weights:
             for _, values in self._builder.chunks(self._vector, self._slots[plan.name]):
                 yield _cast(values, plan)
         else:
-            raw = self._reference.raw(plan.name)
+            raw = self._reference.stored(plan.name)
             for start, stop in chunks(len(raw), CHUNK):
                 yield raw[start:stop]
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache, cached_property
 from itertools import islice
 
 from evomerge.errors import PoolError
@@ -49,6 +50,17 @@ class Layout:
     def size(self) -> int:
         """Length of the whole flat vector."""
         return sum(group.size for group in self.groups)
+
+    @cached_property
+    def layers(self) -> int:
+        """How many layers the merged tensors belong to: one more than the largest number."""
+        return 1 + max((layer for slot in self.slots if (layer := layer_of(slot.name)) is not None), default=-1)
+
+
+@cache
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor belongs to: the first whole number in its dotted name, ``None`` without one."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
 
 
 def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:

@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.candidate import Noise
 from evomerge.merge.tensorfile import Floats
@@ -41,3 +42,13 @@ def _quantiles() -> Floats:
     table = np.concatenate([-upper[::-1], upper]).astype(np.float32)
     table.flags.writeable = False
     return table
+
+
+def uniform_bits(seed: int, name: str, start: int, stop: int) -> NDArray[np.int32]:
+    """Elements ``start:stop`` of a stream of 16-bit numbers (0..65535) that is told apart by seed and name, int32."""
+    first = start // _PER_COUNT
+    bits = cast(np.random.Philox, stream(seed, 0, f"bits:{name}").bit_generator)
+    if first:
+        bits.advance(first)
+    words = bits.random_raw(-(-(stop - first * _PER_COUNT) // 4))
+    return words.astype("<u8", copy=False).view("<u2")[start - first * _PER_COUNT :][: stop - start].astype(np.int32)

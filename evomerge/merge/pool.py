@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evomerge.errors import PoolError
-from evomerge.merge.checkpoint import CHUNK, Checkpoint
+from evomerge.errors import PoolError, RecipeError
+from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.layout import Layout, Slot, lay_out, natural
 from evomerge.merge.report import Differences, PoolReport, compare, describe
+from evomerge.merge.source import CHUNK, Source
 from evomerge.merge.tensorfile import Floats, chunks
 from evomerge.settings import PoolSettings
 from evomerge.strategy import Group
@@ -33,11 +34,16 @@ class ModelPool:
     ``reference`` (base, else first member) gives the layout, what is not merged, and config and tokenizer files.
     """
 
-    def __init__(self, checkpoints: Mapping[str, Checkpoint], base: str | None, settings: PoolSettings) -> None:
+    def __init__(
+        self, checkpoints: Mapping[str, Source], base: str | None, settings: PoolSettings, root: Path = Path()
+    ) -> None:
         self.checkpoints = dict(checkpoints)
         self.sources = tuple(checkpoints)
         self.members = tuple(settings.members)
         self.base = base
+        self.root = root
+        self.statistics = settings.statistics
+        self._attached: dict[str, Source] = {}
         self.reference = base or self.members[0]
         self.reference_folder = self.checkpoints[self.reference].folder
         self.layout: Layout = lay_out(
@@ -64,7 +70,7 @@ class ModelPool:
             if not same and BASE in paths:
                 raise PoolError(f"a member is called {BASE!r} but is not pool.base; give the member another name")
             paths[base] = home
-        return cls({name: _open(name, path) for name, path in paths.items()}, base, settings)
+        return cls({name: _open(name, path) for name, path in paths.items()}, base, settings, root)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -87,6 +93,37 @@ class ModelPool:
         return {
             group.name: tuple(slot for slot in self.layout.slots if slot.group == group.name) for group in self.groups
         }
+
+    def slot_at(self, group: str, coordinate: int) -> Slot:
+        """The tensor that a coordinate of a group lies in."""
+        slots = self.slots[group]
+        return slots[bisect_right(slots, coordinate, key=_offset) - 1]
+
+    def number(self, source: str, kind: str) -> float:
+        """A number that ``pool.statistics`` gives for a source, such as its ``loss``.
+
+        Raises:
+            RecipeError: it gives none.
+        """
+        value = self.statistics.get(source, {}).get(kind)
+        if not isinstance(value, int | float):
+            raise RecipeError(f"{source} has no {kind}; give the number as pool.statistics.{source}.{kind}")
+        return float(value)
+
+    def attached(self, source: str, kind: str) -> Source:
+        """The file that ``pool.statistics`` gives for a source, such as its ``fisher`` information.
+
+        Raises:
+            RecipeError: it gives none.
+            PoolError: it cannot be read.
+        """
+        value = self.statistics.get(source, {}).get(kind)
+        if not isinstance(value, str):
+            raise RecipeError(f"{source} has no {kind}; give the file as pool.statistics.{source}.{kind}")
+        found = self._attached.get(value)
+        if found is None:
+            found = self._attached[value] = Checkpoint(self.root / Path(value).expanduser())
+        return found
 
     def span(self, source: str, group: str, start: int, stop: int) -> Floats:
         """Coordinates ``start:stop`` of one source's group, as a new float32 array."""
@@ -167,7 +204,7 @@ class ModelPool:
         return compare(self.checkpoints, self.reference, self.layout)
 
 
-def _open(name: str, path: Path) -> Checkpoint:
+def _open(name: str, path: Path) -> Source:
     try:
         return Checkpoint(path)
     except PoolError as error:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.merge.checkpoint import Checkpoint, read_json
 from evomerge.merge.layout import Layout
+from evomerge.merge.source import Source, read_json
 from evomerge.strategy import Group
 
 _ARCHITECTURE = ("architectures", "model_type", "vocab_size", "hidden_size", "num_hidden_layers")
@@ -55,7 +55,7 @@ class PoolReport:
 
 
 def describe(
-    checkpoints: Mapping[str, Checkpoint], reference: str, base: str | None, layout: Layout, differences: Differences
+    checkpoints: Mapping[str, Source], reference: str, base: str | None, layout: Layout, differences: Differences
 ) -> PoolReport:
     """The report of a pool."""
     return PoolReport(
@@ -71,7 +71,7 @@ def describe(
     )
 
 
-def compare(checkpoints: Mapping[str, Checkpoint], reference: str, layout: Layout) -> Differences:
+def compare(checkpoints: Mapping[str, Source], reference: str, layout: Layout) -> Differences:
     """Every source against the reference: tensors, dtypes, configs, vocabularies."""
     errors: list[str] = []
     warnings: list[str] = []
@@ -86,7 +86,7 @@ def compare(checkpoints: Mapping[str, Checkpoint], reference: str, layout: Layou
     return Differences(tuple(errors), tuple(warnings))
 
 
-def _member(name: str, checkpoint: Checkpoint) -> MemberReport:
+def _member(name: str, checkpoint: Source) -> MemberReport:
     entries = checkpoint.entries.values()
     return MemberReport(
         name=name,
@@ -97,7 +97,7 @@ def _member(name: str, checkpoint: Checkpoint) -> MemberReport:
     )
 
 
-def _tensor_problems(one: Checkpoint, other: Checkpoint, layout: Layout) -> Iterator[str]:
+def _tensor_problems(one: Source, other: Source, layout: Layout) -> Iterator[str]:
     for slot in layout.slots:
         entry = other.entries.get(slot.name)
         if entry is None:
@@ -111,7 +111,7 @@ def _tensor_problems(one: Checkpoint, other: Checkpoint, layout: Layout) -> Iter
             yield f"has the extra tensor {name!r}"
 
 
-def _tensor_notes(one: Checkpoint, other: Checkpoint, layout: Layout) -> Iterator[str]:
+def _tensor_notes(one: Source, other: Source, layout: Layout) -> Iterator[str]:
     kinds = Counter(
         (other.entries[slot.name].dtype, one.entries[slot.name].dtype)
         for slot in layout.slots

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import Noise
 from evomerge.errors import RecipeError
-from evomerge.merge.checkpoint import CHUNK
 from evomerge.merge.gram import Gram
 from evomerge.merge.layout import Slot
 from evomerge.merge.pool import ModelPool
-from evomerge.merge.tensorfile import Array
+from evomerge.merge.source import CHUNK
+from evomerge.merge.tensorfile import Array, Floats
 from evomerge.merge.vectors import Row
 
 Bounds = NDArray[np.int64]
@@ -98,23 +98,25 @@ class TableEngine:
             one.square = self.inner(one, one, None)
         return one.square
 
+    def read(self, vector: Table, slot: Slot, start: int, stop: int) -> Floats:
+        """Elements of a tensor, each stretch the sum over the members with a coefficient there."""
+        out = np.empty(stop - start, dtype=np.float32)
+        for low, high, row in _stretches(vector, slot, start, stop):
+            out[low - start : high - start] = self._sum(slot.name, row, low, high)
+        return out
+
     def chunks(self, vector: Table, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
         """A tensor piece by piece, each the sum over the members with a coefficient there."""
-        bounds, rows = vector.parts[slot.group]
-        low, high = slot.offset, slot.offset + slot.size
-        first, last = np.searchsorted(bounds, [low, high], side="left")
-        cuts = [low, *(int(cut) for cut in bounds[first:last] if cut > low), high]
-        for start, stop in pairwise(cuts):
-            row = rows[int(_which(bounds, np.array([start]))[0])]
+        for start, stop, row in _stretches(vector, slot, 0, slot.size):
             for at in range(start, stop, CHUNK):
-                yield at - low, self._sum(slot.name, row, at - low, min(at + CHUNK, stop) - low)
+                yield at, self._sum(slot.name, row, at, min(at + CHUNK, stop))
 
     def _sum(self, tensor: str, row: Coefficients, start: int, stop: int) -> Array:
         """``sum_j c_j theta_j`` in float32; a lone 1 gives the member's own values, float64 included."""
         used = np.flatnonzero(row)
         checkpoints = [self._pool.checkpoints[self._pool.sources[j]] for j in used]
         if len(used) == 1 and row[used[0]] == 1.0:
-            raw = checkpoints[0].raw(tensor)[start:stop]
+            raw = checkpoints[0].stored(tensor, start, stop)
             return raw.copy() if raw.dtype == np.float64 else checkpoints[0].floats(tensor, start, stop)
         total = np.zeros(stop - start, dtype=np.float32)
         for j, checkpoint in zip(used, checkpoints, strict=True):
@@ -126,6 +128,16 @@ class TableEngine:
     def nbytes(self, vector: Table) -> int:
         """Bytes of bounds and coefficients, with the objects around them."""
         return 400 + sum(200 + bounds.nbytes + rows.nbytes for bounds, rows in vector.parts.values())
+
+
+def _stretches(vector: Table, slot: Slot, start: int, stop: int) -> Iterator[tuple[int, int, Coefficients]]:
+    """Where coefficients change within elements ``start:stop`` of a tensor, and what they are there."""
+    bounds, rows = vector.parts[slot.group]
+    low, high = slot.offset + start, slot.offset + stop
+    first, last = np.searchsorted(bounds, [low, high], side="left")
+    cuts = [low, *(int(cut) for cut in bounds[first:last] if cut > low), high]
+    for one, two in pairwise(cuts):
+        yield one - slot.offset, two - slot.offset, rows[int(_which(bounds, np.array([one]))[0])]
 
 
 def _which(bounds: Bounds, points: Bounds) -> NDArray[np.intp]:

@@ -14,17 +14,38 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import Noise
 from evomerge.merge.layout import Slot
+from evomerge.merge.tensorfile import Floats
 
 Row = tuple[str, int, int, tuple[float, ...]]
 """Group, start, stop, and one coefficient per source: the linear combination on that stretch."""
 
 V = TypeVar("V")
+V_contra = TypeVar("V_contra", contravariant=True)
 
 BLOCK = 65_536
 """Coordinates per step of every long sum. Fixed: sums must not depend on memory or threads."""
 
 
-class Engine(Protocol[V]):
+class Geometry(Protocol[V_contra]):
+    """Inner products, and reading, on one representation."""
+
+    def inner(self, one: V_contra, two: V_contra, part: tuple[str, int, int] | None) -> float:
+        """Inner product over one stretch of a group, or over everything."""
+
+    def square(self, one: V_contra) -> float:
+        """Inner product of a vector with itself over everything, remembered with the vector."""
+
+    def read(self, vector: V_contra, slot: Slot, start: int, stop: int) -> Floats:
+        """Elements ``start:stop`` of a flattened tensor, as a new float32 array."""
+
+    def chunks(self, vector: V_contra, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
+        """A tensor's values piece by piece: flat index of the first, and new float32 (or untouched float64) values."""
+
+    def nbytes(self, vector: V_contra) -> int:
+        """Memory the vector takes."""
+
+
+class Engine(Geometry[V], Protocol):
     """Vector arithmetic on one representation."""
 
     def member(self, source: str) -> V:
@@ -33,20 +54,8 @@ class Engine(Protocol[V]):
     def combine(self, sources: Sequence[V], rows: Sequence[Row], noise: Noise | None) -> V:
         """Linear combination of the sources, row by row, plus noise. Rows tile every group."""
 
-    def inner(self, one: V, two: V, part: tuple[str, int, int] | None) -> float:
-        """Inner product over one stretch of a group, or over everything."""
 
-    def square(self, one: V) -> float:
-        """Inner product of a vector with itself over everything, remembered with the vector."""
-
-    def chunks(self, vector: V, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
-        """A tensor's values piece by piece: flat index of the first, and new float32 (or untouched float64) values."""
-
-    def nbytes(self, vector: V) -> int:
-        """Memory the vector takes."""
-
-
-def angle(engine: Engine[V], one: V, two: V, part: tuple[str, int, int] | None) -> float | None:
+def angle(engine: Geometry[V], one: V, two: V, part: tuple[str, int, int] | None) -> float | None:
     """Angle in radians between two vectors, over one stretch or everything; ``None`` if one of them is zero there."""
     if part is None:
         scale = engine.square(one) * engine.square(two)

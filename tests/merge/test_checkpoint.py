@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evomerge.errors import PoolError
-from evomerge.merge import checkpoint
+from evomerge.merge import source
 from evomerge.merge.checkpoint import INDEX, Checkpoint
 from evomerge.testing.checkpoints import save_checkpoint
 
@@ -104,7 +104,7 @@ def test_the_first_value_that_is_not_finite_is_found(
 ) -> None:
     values = np.zeros(40, dtype=np.float32)
     values[[17, 30]] = -np.inf, np.nan
-    monkeypatch.setattr(checkpoint, "CHUNK", 8)
+    monkeypatch.setattr(source, "CHUNK", 8)
     one = Checkpoint(save_checkpoint(tmp_path / "x.safetensors", {"a": values}, bfloat16))
     assert one.first_not_finite("a") == (17, -np.inf)
 

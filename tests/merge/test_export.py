@@ -120,7 +120,7 @@ def test_every_tensor_keeps_its_storage(pool: ModelPool, tmp_path: Path, mode: A
     assert {name: entry.dtype for name, entry in made.entries.items()} == {
         name: entry.dtype for name, entry in pool.checkpoints["x"].entries.items()
     }
-    assert made.raw("steps").tolist() == [0, 7]
+    assert made.stored("steps").tolist() == [0, 7]
     with safe_open(tmp_path / "out" / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "pt"}
         assert file.get_tensor("w").shape == (6, 5)

@@ -20,8 +20,8 @@ MakePool = Callable[..., ModelPool]
         (Recipe("linear", ("pool:m0",), (Segment("all", 1, 95, (1.0,)),)), "does not continue"),
         (Recipe("linear", ("pool:m0",), (Segment("some", 0, 95, (1.0,)),)), "does not continue group 'some'"),
         (Recipe("linear", ("pool:m0",), (Segment("all", 0, 96, (1.0,)),)), "segments end at"),
-        (Recipe("linear", ("pool:m0",), (Segment("all", 0, 95, ()),)), "has 0 values, linear needs 1"),
-        (Recipe("linear", ("pool:m0",), (Segment("all", 0, 95, (math.nan,)),)), "give coefficients"),
+        (Recipe("linear", ("pool:m0",), (Segment("all", 0, 95, ()),)), "0 values, but Linear needs 1"),
+        (Recipe("linear", ("pool:m0",), (Segment("all", 0, 95, (math.nan,)),)), "weight = nan"),
         (Recipe("slerp", ("pool:m0",), (Segment("all", 0, 95, (0.5,)),)), "takes 2 sources"),
     ],
 )

@@ -1,64 +1,169 @@
-"""The Operator port, for operators whose result is a linear combination of their sources on every segment.
+"""The Operator port: what a recipe names, and what it does to its sources.
 
-An operator is a frozen dataclass whose fields are its options (``Recipe.options`` by name), so it is pure and hashable.
-It sees a segment's values and, if it asks, the angle between its two sources; it never sees weights. That keeps
-every recipe exact in coefficient space. The contract is checked by `evomerge.testing.operator.OperatorContract`:
+An operator is a frozen dataclass whose fields are its options (``Recipe.options`` by name): structure, not search.
+What a search may vary are its `Parameter` s; a recipe gives their values for every segment. There are three kinds:
 
-* ``coefficients`` is a pure function that returns one finite number per source;
-* it copes with an angle that is ``None`` (a source is zero), 0 or pi;
-* an impossible value is a `RecipeError` that names it.
+* `LinearOperator` turns values into one coefficient per source. It never sees weights, and stays exact in coefficient
+  space whatever the ancestry.
+* `TensorOperator` computes weights from weights, piece by piece, on a CPU or an accelerator.
+* `FactorOperator` (in `evomerge.merge.adapters`) turns low-rank adapters into a low-rank adapter.
+
+All are pure. An impossible value is a `RecipeError` that names it. `evomerge.testing.operator` checks the contract.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.errors import RecipeError
 from evomerge.plugins import load
 
+T = TypeVar("T")
+Arrays = Mapping[str, NDArray[Any]]
+
 Scope = Literal["global", "per_segment"]
-Angle = Callable[[Scope], float | None]
-"""Angle in radians between the two sources, over all groups or over the segment; ``None`` if one of them is zero."""
+Grain = Literal["element", "row", "matrix"]
+Per = Literal["segment", "source", "expert"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a search may vary on a segment: usual range and a sensible start.
+    """What a search may vary on a segment.
 
-    ``per`` says how many values it takes: one, one per source, or one per source after the first (the base).
+    Attributes:
+        name: as the literature calls it.
+        low: smallest value that a search usually tries.
+        high: largest value that a search usually tries.
+        default: a sensible start, and the value where a recipe file gives none.
+        per: it takes one value, one per source, or one per source after the first (the base).
+        kind: how a search should step: evenly, by factors, or over whole numbers.
+        limits: smallest and largest possible value.
+        above: the lower limit itself is impossible, too.
     """
 
     name: str
     low: float
     high: float
     default: float
-    per: Literal["segment", "source", "expert"]
+    per: Per = "segment"
+    kind: Literal["float", "log", "integer"] = "float"
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    above: bool = False
+
+    def count(self, sources: int) -> int:
+        """How many values it takes for so many sources."""
+        return {"segment": 1, "source": sources, "expert": max(sources - 1, 0)}[self.per]
+
+    def check(self, value: float) -> None:
+        """Refuse a value that has no meaning.
+
+        Raises:
+            RecipeError: naming the parameter, the value and what is possible.
+        """
+        low, high = self.limits
+        if not (low < value if self.above else low <= value) or not value <= high or not math.isfinite(value):
+            bracket = "(" if self.above or low == -math.inf else "["
+            end = ")" if high == math.inf else "]"
+            raise RecipeError(
+                f"{self.name} = {value} is impossible: it must be in {bracket}{low:g}, {high:g}{end}"
+                if math.isfinite(value)
+                else f"{self.name} = {value} is no number"
+            )
+        if self.kind == "integer" and value != round(value):
+            raise RecipeError(f"{self.name} = {value} is impossible: it must be a whole number")
 
 
-class Operator(ABC):
-    """Turns a segment's values into coefficients of the sources."""
+@dataclass(frozen=True, slots=True)
+class Values:
+    """A segment's values by parameter name. ``flat`` is how a recipe holds them: parameter by parameter."""
 
-    parameter: ClassVar[Parameter]
-    least: ClassVar[int] = 0
+    flat: tuple[float, ...]
+    spans: tuple[tuple[str, int, int], ...]
+
+    def one(self, name: str) -> float:
+        """The value of a parameter that has one."""
+        return self.each(name)[0]
+
+    def each(self, name: str) -> tuple[float, ...]:
+        """All values of a parameter, in the order of the sources."""
+        for known, start, stop in self.spans:
+            if known == name:
+                return self.flat[start:stop]
+        raise KeyError(name)
+
+
+class Stretch(Protocol):
+    """Where coefficients are wanted, and the geometry of the sources there."""
+
+    sources: int
+    """How many sources there are."""
+    layers: int
+    """How many layers the model has."""
+
+    @property
+    def tensor(self) -> str | None:
+        """Name of the tensor it lies in; ``None`` if it reaches over several (never with ``per_tensor``)."""
+
+    @property
+    def layer(self) -> int | None:
+        """Number of the layer that the tensor belongs to, where it has one."""
+
+    def angle(self, scope: Scope) -> float | None:
+        """Radians between the first two sources, over all groups or here; ``None`` if one of them is zero."""
+
+    def gram(self, scope: Scope) -> NDArray[np.float64]:
+        """Inner products of the sources, K x K, over all groups or here. K is the number of sources."""
+
+    def attached(self, kind: str) -> tuple[float, ...]:
+        """A number that the pool keeps beside each source, such as its training ``loss``.
+
+        Raises:
+            RecipeError: a source has no such number, or is no pool member.
+        """
+
+
+class Operator(ABC):  # noqa: B024 - abstract in that only its kinds below can be built
+    """What all kinds share: parameters, and how many sources they take."""
+
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    least: ClassVar[int] = 1
     """Fewest sources it takes."""
     most: ClassVar[int | None] = None
     """Most sources it takes, where there is a limit."""
-
-    @abstractmethod
-    def coefficients(self, values: Sequence[float], angle: Angle) -> tuple[float, ...]:
-        """One coefficient per source, for a segment with these values (as many as `width` says).
-
-        Raises:
-            RecipeError: values that have no result.
-        """
+    based: ClassVar[bool] = False
+    """Whether the first source is the base that the others are told apart from."""
+    ordered: ClassVar[bool] = False
+    """Whether the order of the sources (after the base) matters."""
 
     def width(self, sources: int) -> int:
         """How many values each segment has for so many sources."""
-        return {"segment": 1, "source": sources, "expert": max(sources - 1, 0)}[self.parameter.per]
+        return sum(parameter.count(sources) for parameter in self.parameters)
+
+    def values(self, flat: Sequence[float], sources: int) -> Values:
+        """A segment's values by name, checked against what is possible.
+
+        Raises:
+            RecipeError: too few or too many values, or an impossible one.
+        """
+        if len(flat) != self.width(sources):
+            names = ", ".join(f"{parameter.count(sources)} {parameter.name}" for parameter in self.parameters)
+            raise RecipeError(f"{len(flat)} values, but {type(self).__name__} needs {self.width(sources)} ({names})")
+        at = 0
+        spans = []
+        for parameter in self.parameters:
+            spans.append((parameter.name, at, at + parameter.count(sources)))
+            at = spans[-1][2]
+            for value in flat[spans[-1][1] : at]:
+                parameter.check(value)
+        return Values(tuple(flat), tuple(spans))
 
     def check_sources(self, sources: int) -> None:
         """Refuse a number of sources that the operator has no meaning for.
@@ -69,6 +174,123 @@ class Operator(ABC):
         if sources < self.least or (self.most is not None and sources > self.most):
             wanted = f"{self.least}" if self.most == self.least else f"{self.least} to {self.most or 'any number of'}"
             raise RecipeError(f"{type(self).__name__} takes {wanted} sources, the recipe has {sources}")
+
+
+class LinearOperator(Operator):
+    """Its result is a linear combination of the sources on every segment."""
+
+    @property
+    def per_tensor(self) -> bool:
+        """Whether segments are cut at tensor boundaries, so that each tensor has coefficients of its own."""
+        return False
+
+    @abstractmethod
+    def coefficients(self, values: Values, stretch: Stretch) -> tuple[float, ...]:
+        """One finite coefficient per source. Copes with zero, equal and opposite sources.
+
+        Raises:
+            RecipeError: values that have no result.
+        """
+
+
+class Piece(Protocol):
+    """Some elements of one tensor, of all sources alike.
+
+    Of grain ``element`` arrays are (sources, m); of ``row`` (sources, rows, columns) with whole rows, where columns is
+    the tensor's last axis; of ``matrix`` the same with all rows. A tensor of one axis is a single row.
+    """
+
+    start: int
+    """Flat index of its first element in the tensor."""
+
+    @property
+    def tensor(self) -> Tensor:
+        """What it is a piece of."""
+
+    @property
+    def theta(self) -> Any:
+        """The sources' values, an own float32 array (numpy, or torch on an accelerator)."""
+
+    @property
+    def deltas(self) -> Any:
+        """What each source after the first (the base) has learned: ``theta_i - theta_0``, a new float32 array."""
+
+    def bits(self, seed: int, source: int) -> Any:
+        """Sixteen random bits per element, int32 in 0..65535, shaped like one source's values.
+
+        They depend on the seed, the source's name, the tensor's name and the element's index, on nothing else.
+        """
+
+    def attached(self, kind: str) -> Any:
+        """What the pool keeps beside the sources for these elements, shaped like ``theta``: ``fisher``, for one.
+
+        Raises:
+            RecipeError: a source has no such statistics.
+        """
+
+
+class Tensor(Protocol):
+    """One tensor of all sources, to gather numbers from before pieces of it are merged."""
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    sources: int
+
+    @property
+    def model(self) -> Model:
+        """The whole that it is a part of."""
+
+    def pieces(self, grain: Grain = "element") -> Iterator[Piece]:
+        """The whole tensor on the CPU, always cut in the same way."""
+
+    def remember(self, key: str, compute: Callable[[], Arrays], of: Sequence[int] | None = None) -> Arrays:
+        """The arrays that ``compute()`` returns by name, from the pool's cache on disk if they are there.
+
+        They may depend on ``key`` and on the content of this tensor in the sources ``of`` (default: all), on nothing
+        else: never on values or other tensors.
+        """
+
+    def attached(self, kind: str, source: int) -> NDArray[np.float32]:
+        """What the pool keeps beside one source for this tensor, whole, in its own shape.
+
+        Raises:
+            RecipeError: the source has no such statistics.
+        """
+
+
+class Model(Protocol):
+    """All tensors of the sources, for numbers about whole models."""
+
+    sources: int
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every merged tensor in the order of the parameter vector."""
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What ``compute()`` returns, computed once per key for this merge and kept in memory."""
+
+
+class TensorOperator(Operator):
+    """Computes weights from weights, piece by piece. The same values however tensors are cut and threads are many."""
+
+    def grain(self, tensor: Tensor) -> Grain:
+        """How this tensor must be cut: anywhere, between rows, or not at all."""
+        return "element"
+
+    def prepare(self, tensor: Tensor, values: Values) -> Any:
+        """What all pieces of a tensor share for these values: thresholds, norms, masks. Called before any `merge`."""
+        return None
+
+    @abstractmethod
+    def merge(self, piece: Piece, values: Values, prepared: Any) -> Any:
+        """The merged values, float32, shaped like one source's in ``piece.theta``. May overwrite ``piece.theta``.
+
+        Finite for finite sources; where all sources are equal, their value (unless documented otherwise).
+
+        Raises:
+            RecipeError: values that have no result.
+        """
 
 
 @lru_cache(maxsize=256)

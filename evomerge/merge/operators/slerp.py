@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from evomerge.errors import RecipeError
-from evomerge.merge.operators.port import Angle, Operator, Parameter, Scope
+from evomerge.merge.operators.port import LinearOperator, Parameter, Scope, Stretch, Values
 
 
 @dataclass(frozen=True)
-class Slerp(Operator):
+class Slerp(LinearOperator):
     """``[sin((1-t) W) A + sin(t W) B] / sin W`` on the raw vectors, W the angle between them (Shoemake 1985).
 
-    ``angle``: one W from the whole vectors of all groups (``global``: M2N2's published code), or one per segment (its
-    Eq. 2). Where ``sin W <= straight``, or a vector is zero, it is the line ``(1-t) A + t B``. Value: one ``t``.
+    ``angle``: one W from the whole vectors of all groups (``global``: M2N2's published code), one per segment (its
+    Eq. 2), or one per tensor (mergekit's way). Where ``sin W <= straight`` (mergekit: 0.0316, so 1.81 degrees), or a
+    vector is zero, it is the line ``(1-t) A + t B``. Value: one ``t``.
     """
 
-    angle: Scope = "global"
+    angle: Scope | Literal["per_tensor"] = "global"
     straight: float = 1e-6
 
-    parameter: ClassVar = Parameter("t", 0.0, 1.0, 0.5, "segment")
+    parameters: ClassVar = (Parameter("t", 0.0, 1.0, 0.5),)
     least: ClassVar[int] = 2
     most: ClassVar[int | None] = 2
+    ordered: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.angle not in ("global", "per_segment"):
-            raise RecipeError(f"slerp has no angle {self.angle!r}; it is 'global' or 'per_segment'")
+        if self.angle not in ("global", "per_segment", "per_tensor"):
+            raise RecipeError(f"slerp has no angle {self.angle!r}; it is 'global', 'per_segment' or 'per_tensor'")
 
-    def coefficients(self, values: Sequence[float], angle: Angle) -> tuple[float, ...]:
+    @property
+    def per_tensor(self) -> bool:
+        """Whether each tensor has an angle of its own."""
+        return self.angle == "per_tensor"
+
+    def coefficients(self, values: Values, stretch: Stretch) -> tuple[float, ...]:
         """The weights of A and B; at ``t`` 0 and 1 exactly one of them alone."""
-        (t,) = values
-        omega = angle(self.angle)
+        t = values.one("t")
+        omega = stretch.angle("global" if self.angle == "global" else "per_segment")
         sine = 0.0 if omega is None else math.sin(omega)
         if omega is None or sine <= self.straight:
             return (1.0 - t, t)

@@ -1,0 +1,204 @@
+"""What a `TensorOperator` makes of its sources, piece by piece: the port's `Piece`, `Tensor` and `Model` made real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.candidate import MEMBER
+from evomerge.errors import RecipeError
+from evomerge.merge.layout import Slot
+from evomerge.merge.noise import uniform_bits
+from evomerge.merge.once import Once
+from evomerge.merge.operators.port import Arrays, Grain, TensorOperator
+from evomerge.merge.pool import ModelPool
+from evomerge.merge.poolcache import PoolCache
+from evomerge.merge.rows import Checked
+from evomerge.merge.source import CHUNK
+from evomerge.merge.stream import Bounds, Stream
+from evomerge.merge.tensorfile import Floats, chunks
+
+T = TypeVar("T")
+
+_TENSORS = 16
+"""What has been prepared is kept for so many tensors: a pass works on few at a time."""
+_MATRICES = 4
+"""Whole merged tensors kept while their pieces are read."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources of one merge: streams, their names in the recipe, the pool they lie over, and the cache on disk."""
+
+    pool: ModelPool
+    names: tuple[str, ...]
+    streams: tuple[Stream, ...]
+    cache: PoolCache
+
+    def attached(self, kind: str, source: int, tensor: str, start: int, stop: int) -> Floats:
+        """Elements of what the pool keeps beside a source."""
+        found = self.pool.attached(self.names[source].removeprefix(MEMBER), kind)
+        if tensor not in found.entries:
+            raise RecipeError(
+                f"{found.path} has no tensor {tensor!r}; make the {kind} file of {self.names[source]} anew"
+            )
+        return found.floats(tensor, start, stop)
+
+
+class Merged(Stream):
+    """The result of a tensor operator. ``segments`` tile every group."""
+
+    def __init__(self, key: str, merge: TensorOperator, sources: Sources, segments: Sequence[Checked]) -> None:
+        self.key = key
+        self._merge = merge
+        self._segments = segments
+        self._model = MergedModel(sources)
+        self._prepared = Once(_TENSORS)
+        self._matrices = Once(_MATRICES)
+
+    def cuts(self, slot: Slot) -> Iterator[Bounds]:
+        """As the operator's grain asks."""
+        tensor = self._model.tensor(slot)
+        return cuts(slot, self._merge.grain(tensor))
+
+    def read(self, slot: Slot, start: int, stop: int) -> Floats:
+        """Segment by segment."""
+        tensor = self._model.tensor(slot)
+        out = np.empty(stop - start, dtype=np.float32)
+        for segment, values in self._segments:
+            low, high = max(segment.start - slot.offset, start), min(segment.stop - slot.offset, stop)
+            if segment.group == slot.group and low < high:
+                out[low - start : high - start] = self._stretch(tensor, values, low, high)
+        return out
+
+    def _stretch(self, tensor: MergedTensor, values: Any, low: int, high: int) -> Floats:
+        """Elements ``low:high`` of a tensor as they are for these values, whatever the other segments say."""
+        grain = self._merge.grain(tensor)
+        prepared = self._prepared.get((tensor.name, values), lambda: self._merge.prepare(tensor, values))
+        start, stop = aligned(tensor.slot, grain, low, high)
+
+        def compute() -> Floats:
+            piece = MergedPiece(tensor, grain, start, stop)
+            return np.asarray(self._merge.merge(piece, values, prepared), dtype=np.float32).reshape(-1)
+
+        merged = self._matrices.get((tensor.name, values), compute) if grain == "matrix" else compute()
+        return merged[low - start : high - start]
+
+
+class MergedModel:
+    """All tensors of a merge's sources."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._tensors = {slot.name: MergedTensor(self, sources, slot) for slot in sources.pool.layout.slots}
+        self._once = Once()
+        self.sources = len(sources.streams)
+
+    def tensor(self, slot: Slot) -> MergedTensor:
+        """One of them."""
+        return self._tensors[slot.name]
+
+    def tensors(self) -> Iterator[MergedTensor]:
+        """Every merged tensor in the order of the parameter vector."""
+        return iter(self._tensors.values())
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What ``compute()`` returns, computed once per key."""
+        return self._once.get(key, compute)
+
+
+class MergedTensor:
+    """One tensor of all sources."""
+
+    def __init__(self, model: MergedModel, sources: Sources, slot: Slot) -> None:
+        self.model = model
+        self.slot = slot
+        self.name = slot.name
+        self.shape = slot.shape
+        self.size = slot.size
+        self.of = sources
+        self.sources = len(sources.streams)
+
+    def pieces(self, grain: Grain = "element") -> Iterator[MergedPiece]:
+        """The whole tensor, always cut in the same way."""
+        for start, stop in cuts(self.slot, grain):
+            yield MergedPiece(self, grain, start, stop)
+
+    def remember(self, key: str, compute: Callable[[], Arrays], of: Sequence[int] | None = None) -> Arrays:
+        """Arrays by key and content, from the pool's cache."""
+        streams = self.of.streams if of is None else [self.of.streams[at] for at in of]
+        content = "\n".join(stream.fingerprint(self.slot) for stream in streams)
+        return self.of.cache.get(f"{key}\n{content}", compute)
+
+    def attached(self, kind: str, source: int) -> Floats:
+        """What the pool keeps beside one source for this tensor, in its own shape."""
+        found = self.of.pool.attached(self.of.names[source].removeprefix(MEMBER), kind)
+        return self.of.attached(kind, source, self.name, 0, found.entries[self.name].size).reshape(
+            found.entries[self.name].shape
+        )
+
+
+class MergedPiece:
+    """Elements ``start:stop`` of one tensor."""
+
+    def __init__(self, tensor: MergedTensor, grain: Grain, start: int, stop: int) -> None:
+        self.tensor = tensor
+        self.start = start
+        self._stop = stop
+        self._shape = (-1,) if grain == "element" else (-1, _columns(tensor.slot))
+
+    @cached_property
+    def theta(self) -> Floats:
+        """The sources' values, read when first asked for."""
+        out = np.empty((self.tensor.sources, self._stop - self.start), dtype=np.float32)
+        for row, stream in zip(out, self.tensor.of.streams, strict=True):
+            row[:] = stream.read(self.tensor.slot, self.start, self._stop)
+        return out.reshape(self.tensor.sources, *self._shape)
+
+    @property
+    def deltas(self) -> Floats:
+        """``theta_i - theta_0``."""
+        deltas: Floats = self.theta[1:] - self.theta[0]
+        return deltas
+
+    def bits(self, seed: int, source: int) -> NDArray[np.int32]:
+        """Sixteen random bits per element."""
+        name = f"{self.tensor.of.names[source]}:{self.tensor.name}"
+        return uniform_bits(seed, name, self.start, self._stop).reshape(self._shape)
+
+    def attached(self, kind: str) -> Floats:
+        """What the pool keeps beside the sources, shaped like ``theta``."""
+        rows = [
+            self.tensor.of.attached(kind, source, self.tensor.name, self.start, self._stop)
+            for source in range(self.tensor.sources)
+        ]
+        return np.stack(rows).reshape(self.tensor.sources, *self._shape)
+
+
+def cuts(slot: Slot, grain: Grain) -> Iterator[Bounds]:
+    """How a tensor of that grain is cut."""
+    if grain == "matrix":
+        return iter([(0, slot.size)])
+    if grain == "element":
+        return chunks(slot.size, CHUNK)
+    columns = _columns(slot)
+    return chunks(slot.size, columns * max(1, CHUNK // columns))
+
+
+def aligned(slot: Slot, grain: Grain, low: int, high: int) -> Bounds:
+    """The smallest piece of that grain that holds elements ``low:high``."""
+    if grain == "element":
+        return low, high
+    if grain == "matrix":
+        return 0, slot.size
+    columns = _columns(slot)
+    return low // columns * columns, -(-high // columns) * columns
+
+
+def _columns(slot: Slot) -> int:
+    return max(1, slot.shape[-1]) if slot.shape else 1

@@ -1,0 +1,108 @@
+"""Where a model's tensors come from: files on disk, or a view that computes them from other sources on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evomerge.errors import PoolError
+from evomerge.merge.tensorfile import Array, Entry, Floats, chunks, to_float32
+
+CHUNK = 1 << 15
+"""Elements per streamed chunk: its few buffers stay in a core's cache, which is four times as fast as a megabyte."""
+
+
+class Source(ABC):
+    """The named tensors of one model, read piece by piece and never all at once.
+
+    ``path`` is what errors name; ``folder`` is where its config and tokenizer files are. A source is read by several
+    threads at once.
+    """
+
+    path: Path
+    folder: Path
+    entries: Mapping[str, Entry]
+
+    @abstractmethod
+    def stored(self, name: str, start: int = 0, stop: int | None = None) -> Array:
+        """Elements ``start:stop`` of a flattened tensor in its own dtype (as `STORED` holds it). Read only.
+
+        Files give a view of the mapped memory; what is computed gives a new array, the same values however it is cut.
+        """
+
+    @abstractmethod
+    def identity(self) -> str:
+        """A cheap key that changes whenever the tensors may have changed. Reads no tensor."""
+
+    def floats(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
+        """Elements ``start:stop`` of a flattened floating tensor, as a new float32 array."""
+        return to_float32(self.stored(name, start, stop), self.entries[name].dtype)
+
+    def config(self) -> dict[str, Any]:
+        """The model's ``config.json``, empty where there is none.
+
+        Raises:
+            PoolError: it is no JSON object.
+        """
+        path = self.folder / "config.json"
+        return read_json(path) if path.is_file() else {}
+
+    def first_not_finite(self, name: str) -> tuple[int, float] | None:
+        """Flat index and value of the first NaN or infinity of a floating tensor, read chunk by chunk."""
+        for start, stop in chunks(self.entries[name].size, CHUNK):
+            stored = self.stored(name, start, stop)
+            values = stored if stored.dtype.kind == "f" else to_float32(stored, self.entries[name].dtype)
+            finite = np.isfinite(values)
+            if not finite.all():
+                at = int(np.argmin(finite))
+                return start + at, float(values[at])
+        return None
+
+    def digest(self) -> str:
+        """BLAKE2b over names, dtypes, shapes and bytes in name order: equal whatever the sharding. Reads everything."""
+        total = hashlib.blake2b(digest_size=16)
+        for name in sorted(self.entries):
+            entry = self.entries[name]
+            total.update(json.dumps([name, entry.dtype, entry.shape]).encode())
+            for start, stop in chunks(entry.size, CHUNK):
+                total.update(np.ascontiguousarray(self.stored(name, start, stop)).data)
+        return total.hexdigest()
+
+    @cached_property
+    def _fingerprints(self) -> Any:
+        return cache(self._fingerprint)
+
+    def fingerprint(self, name: str) -> str:
+        """A fast content hash (128 bits of XXH3) of one tensor: the key of statistics that are kept on disk."""
+        return str(self._fingerprints(name))
+
+    def _fingerprint(self, name: str) -> str:
+        import xxhash
+
+        entry = self.entries[name]
+        total = xxhash.xxh3_128(json.dumps([entry.dtype, entry.shape]).encode())
+        for start, stop in chunks(entry.size, CHUNK):
+            total.update(np.ascontiguousarray(self.stored(name, start, stop)).data)
+        return total.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        PoolError: unreadable, or something else than an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PoolError(f"cannot read {path}: {error}; download the checkpoint again") from error
+    if not isinstance(value, dict):
+        raise PoolError(f"{path} holds no JSON object; download the checkpoint again")
+    return value

@@ -1,0 +1,170 @@
+"""Models that are neither a table of coefficients nor held in memory: computed piece by piece when they are read.
+
+A `Stream` is what a `TensorOperator` makes of its sources, or a weighted sum of such. It is read like a file, so
+operators nest; each level reads the levels below it again, which is the price of not holding a model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.candidate import Noise
+from evomerge.merge.layout import Slot
+from evomerge.merge.noise import normal
+from evomerge.merge.pool import ModelPool
+from evomerge.merge.source import CHUNK
+from evomerge.merge.tensorfile import Floats, chunks
+from evomerge.merge.vectors import BLOCK, Geometry, Row, dot
+
+Bounds = tuple[int, int]
+
+
+class Stream(ABC):
+    """A model over a pool's layout, read piece by piece by several threads at once.
+
+    ``key`` tells its content apart from that of any other stream over the same pool.
+    """
+
+    key: str
+    square: float | None = None
+
+    @abstractmethod
+    def read(self, slot: Slot, start: int, stop: int) -> Floats:
+        """Elements ``start:stop`` of a flattened tensor, as a new float32 array; the same values however it is cut."""
+
+    def cuts(self, slot: Slot) -> Iterator[Bounds]:
+        """The pieces in which it is cheapest to read a tensor, in order."""
+        return chunks(slot.size, CHUNK)
+
+    def fingerprint(self, slot: Slot) -> str:
+        """Names the content of one tensor."""
+        return f"{self.key}:{slot.name}"
+
+
+class Member(Stream):
+    """A pool member, read from its files."""
+
+    def __init__(self, pool: ModelPool, source: str) -> None:
+        self.key = source
+        self._source = pool.checkpoints[source]
+
+    def read(self, slot: Slot, start: int, stop: int) -> Floats:
+        """From its files."""
+        return self._source.floats(slot.name, start, stop)
+
+    def fingerprint(self, slot: Slot) -> str:
+        """By content, wherever the files are."""
+        return self._source.fingerprint(slot.name)
+
+
+class Held(Stream):
+    """A vector of another engine: a table of coefficients, or a dense vector."""
+
+    def __init__(self, engine: Geometry[Any], vector: Any, key: str) -> None:
+        self.key = key
+        self._engine = engine
+        self._vector = vector
+
+    def read(self, slot: Slot, start: int, stop: int) -> Floats:
+        """From the engine."""
+        return self._engine.read(self._vector, slot, start, stop)
+
+
+class Weighted(Stream):
+    """A linear combination of streams, row by row, plus noise. Rows tile every group."""
+
+    def __init__(self, key: str, sources: Sequence[Stream], rows: Sequence[Row], noise: Noise | None) -> None:
+        self.key = key
+        self._sources = sources
+        self._rows = rows
+        self._noise = noise
+
+    def read(self, slot: Slot, start: int, stop: int) -> Floats:
+        """The sum over the sources with a coefficient there, left to right."""
+        out = np.zeros(stop - start, dtype=np.float32)
+        for group, first, last, coefficients in self._rows:
+            low, high = max(first - slot.offset, start), min(last - slot.offset, stop)
+            if group == slot.group and low < high:
+                self._sum(out[low - start : high - start], slot, low, high, coefficients)
+        if self._noise is not None:
+            drawn = normal(self._noise, slot.group, slot.offset + start, slot.offset + stop)
+            drawn *= self._noise.scale
+            out += drawn
+        return out
+
+    def _sum(self, out: Floats, slot: Slot, low: int, high: int, coefficients: tuple[float, ...]) -> None:
+        used = [(c, source) for c, source in zip(coefficients, self._sources, strict=True) if c != 0.0]
+        for at, (c, source) in enumerate(used):
+            values = source.read(slot, low, high)
+            if c != 1.0:
+                values *= np.float32(c)
+            if at:
+                out += values
+            else:
+                out[:] = values
+
+
+class StreamEngine:
+    """What the builder asks of every engine, for `Stream` s: nothing is computed before it is read."""
+
+    def __init__(self, pool: ModelPool) -> None:
+        self._pool = pool
+        self._products = np.empty((2, BLOCK), dtype=np.float64)
+
+    def member(self, source: str) -> Stream:
+        """A pool member."""
+        return Member(self._pool, source)
+
+    def inner(self, one: Stream, two: Stream, part: tuple[str, int, int] | None) -> float:
+        """Inner product in float64 over fixed blocks; reads both."""
+        parts = [(group.name, 0, group.size) for group in self._pool.groups] if part is None else [part]
+        total = 0.0
+        for group, start, stop in parts:
+            for low, high in chunks(stop - start, BLOCK):
+                total += dot(
+                    span(self._pool, one.read, group, start + low, start + high),
+                    span(self._pool, two.read, group, start + low, start + high),
+                    self._products,
+                )
+        return total
+
+    def square(self, one: Stream) -> float:
+        """Squared norm, computed once per stream."""
+        if one.square is None:
+            one.square = self.inner(one, one, None)
+        return one.square
+
+    def read(self, vector: Stream, slot: Slot, start: int, stop: int) -> Floats:
+        """Elements of a tensor."""
+        return vector.read(slot, start, stop)
+
+    def chunks(self, vector: Stream, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
+        """A tensor piece by piece, cut where it is cheapest."""
+        for start, stop in vector.cuts(slot):
+            yield start, vector.read(slot, start, stop)
+
+    def nbytes(self, vector: Stream) -> int:
+        """Bytes it holds: it computes what it gives."""
+        return 1000
+
+
+def span(pool: ModelPool, read: Callable[[Slot, int, int], Floats], group: str, start: int, stop: int) -> Floats:
+    """Coordinates ``start:stop`` of a group, tensor by tensor."""
+    out = np.empty(stop - start, dtype=np.float32)
+    at = start
+    while at < stop:
+        slot = pool.slot_at(group, at)
+        last = min(stop, slot.offset + slot.size)
+        out[at - start : last - start] = read(slot, at - slot.offset, last - slot.offset)
+        at = last
+    return out
+
+
+def held(engine: Geometry[Any], vector: Any, key: str) -> Stream:
+    """Any vector as a stream."""
+    return vector if isinstance(vector, Stream) else Held(engine, vector, key)
