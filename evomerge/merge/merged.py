@@ -129,6 +129,10 @@ class MergedTensor:
         for start, stop in cuts(self.slot, grain):
             yield MergedPiece(self, grain, start, stop)
 
+    def read(self, source: int, start: int, stop: int) -> Floats:
+        """Elements of one source."""
+        return self.of.streams[source].read(self.slot, start, stop)
+
     def remember(self, key: str, compute: Callable[[], Arrays], of: Sequence[int] | None = None) -> Arrays:
         """Arrays by key and content, from the pool's cache."""
         streams = self.of.streams if of is None else [self.of.streams[at] for at in of]

@@ -244,6 +244,9 @@ class Tensor(Protocol):
     def pieces(self, grain: Grain = "element") -> Iterator[Piece]:
         """The whole tensor on the CPU, always cut in the same way."""
 
+    def read(self, source: int, start: int, stop: int) -> NDArray[np.float32]:
+        """Elements ``start:stop`` of one source, flattened, on the CPU."""
+
     def remember(self, key: str, compute: Callable[[], Arrays], of: Sequence[int] | None = None) -> Arrays:
         """The arrays that ``compute()`` returns by name, from the pool's cache on disk if they are there.
 

@@ -1,0 +1,193 @@
+"""Numbers about what sources have learned, ``tau_i = theta_i - theta_0``: thresholds, sums, largest values.
+
+Thresholds come from a histogram that is made in one pass over a tensor and kept in the pool's cache, so that a second
+threshold costs nothing, or one pass over the tensors that have entries very near it. No sort, and no copy of a tensor.
+All numbers are exact or summed in float64 over fixed blocks: they depend on the sources' values alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.merge.operators.port import Model, Tensor
+from evomerge.merge.tensorfile import Floats, chunks
+from evomerge.merge.vectors import BLOCK
+
+Counts = NDArray[np.int64]
+
+
+def threshold(tensor: Tensor, source: int, keep: float) -> float:
+    """The smallest ``|theta_source - theta_0|`` of a tensor that is kept when about ``keep n`` of its n entries are.
+
+    The ``m = round(keep n)`` largest are kept, and all that equal the smallest of them: decide with ``>=``. It is 0
+    where all are kept, and infinite where none is.
+    """
+    return Magnitudes((tensor,), source).threshold(keep)
+
+
+def model_threshold(model: Model, source: int, keep: float) -> float:
+    """As `threshold`, over all entries of the whole model together."""
+    return model.once(("threshold", source, keep), lambda: model_magnitudes(model, source).threshold(keep))
+
+
+def model_magnitudes(model: Model, source: int) -> Magnitudes:
+    """All entries of the whole model."""
+    return model.once(("magnitudes", source), lambda: Magnitudes(tuple(model.tensors()), source))
+
+
+class Magnitudes:
+    """How many entries of ``|theta_source - theta_0|`` are how large, over one tensor or several."""
+
+    def __init__(self, tensors: Sequence[Tensor], source: int) -> None:
+        from evomerge.merge.kernels.magnitudes import BINS
+
+        self.size = sum(tensor.size for tensor in tensors)
+        self._tensors = tensors
+        self._source = source
+        self._counts: Counts = np.zeros(BINS, dtype=np.int64)
+        for tensor in tensors:
+            bins, counts = _histogram(tensor, source)
+            self._counts[bins] += counts
+
+    def threshold(self, keep: float) -> float:
+        """The smallest that is kept when the ``round(keep size)`` largest are, and all that equal it."""
+        kept = round(keep * self.size)
+        if kept >= self.size:
+            return 0.0
+        if kept <= 0:
+            return math.inf
+        above, which = _nth_largest(self._counts, kept)
+        low = 0
+        if which % 2:
+            low = _nth_largest(self._within(which // 2), kept - above)[1]
+        return _value(which // 2 << 16 | low)
+
+    def kept(self, threshold: float) -> int:
+        """How many are at least ``threshold``."""
+        if threshold <= 0.0:
+            return self.size
+        if not math.isfinite(threshold):
+            return 0
+        upper, low = divmod(_pattern(threshold), 1 << 16)
+        whole = int(self._counts[2 * upper + 2 :].sum())
+        if low <= 1:
+            return whole + int(self._counts[2 * upper + low : 2 * upper + 2].sum())
+        return whole + int(self._within(upper)[low:].sum())
+
+    def share(self, threshold: float) -> float:
+        """The share that is at least ``threshold``: more than was asked for, where many are equal."""
+        return self.kept(threshold) / self.size if self.size else 1.0
+
+    def _within(self, upper: int) -> Counts:
+        """Of the entries whose pattern's upper half is ``upper``, how many have which lower half."""
+        total: Counts = np.zeros(1 << 16, dtype=np.int64)
+        for tensor in self._tensors:
+            lows, counts = _near(tensor, self._source, upper)
+            total[lows] += counts
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Of ``tau``: the sum of magnitudes (L1), the sum of squares, and the largest magnitude."""
+
+    absolute: float
+    square: float
+    largest: float
+
+    @property
+    def norm(self) -> float:
+        """The Euclidean norm."""
+        return math.sqrt(self.square)
+
+
+def sums(tensor: Tensor, source: int) -> Sums:
+    """Of one tensor."""
+
+    def compute() -> dict[str, NDArray[np.float64]]:
+        absolute, square, largest = [], [], 0.0
+        for base, other in _blocks(tensor, source):
+            magnitudes = np.abs(other - base).astype(np.float64)
+            absolute.append(float(np.add.reduce(magnitudes)))
+            largest = max(largest, float(magnitudes.max()))
+            square.append(float(np.add.reduce(np.multiply(magnitudes, magnitudes, out=magnitudes))))
+        return {"sums": np.array([math.fsum(absolute), math.fsum(square), largest])}
+
+    return Sums(*tensor.remember("sums of tau 1", compute, of=(0, source))["sums"].tolist())
+
+
+def model_sums(model: Model, source: int) -> Sums:
+    """Of the whole model."""
+
+    def compute() -> Sums:
+        each = [sums(tensor, source) for tensor in model.tensors()]
+        return Sums(
+            math.fsum(one.absolute for one in each),
+            math.fsum(one.square for one in each),
+            max((one.largest for one in each), default=0.0),
+        )
+
+    return model.once(("sums", source), compute)
+
+
+def _histogram(tensor: Tensor, source: int) -> tuple[NDArray[np.uint16], Counts]:
+    """The bins of `kernels.magnitudes` that occur, and their counts."""
+    from evomerge.merge.kernels.magnitudes import BINS, count
+
+    def compute() -> dict[str, NDArray[Any]]:
+        counts = np.zeros(BINS, dtype=np.int64)
+        for base, other in _blocks(tensor, source):
+            count(base, other, counts)
+        return _sparse(counts)
+
+    found = tensor.remember("magnitudes of tau 1", compute, of=(0, source))
+    return found["which"], found["counts"]
+
+
+def _near(tensor: Tensor, source: int, upper: int) -> tuple[NDArray[np.uint16], Counts]:
+    """Lower halves of the patterns whose upper half is ``upper``, and their counts."""
+    from evomerge.merge.kernels.magnitudes import count_within
+
+    def compute() -> dict[str, NDArray[Any]]:
+        total = np.zeros(1 << 16, dtype=np.int64)
+        for base, other in _blocks(tensor, source):
+            count_within(base, other, upper, total)
+        return _sparse(total)
+
+    found = tensor.remember(f"magnitudes of tau 1 within {upper}", compute, of=(0, source))
+    return found["which"], found["counts"]
+
+
+def _blocks(tensor: Tensor, source: int) -> Iterator[tuple[Floats, Floats]]:
+    """The base and a source, in blocks that are always the same."""
+    for start, stop in chunks(tensor.size, BLOCK):
+        yield tensor.read(0, start, stop), tensor.read(source, start, stop)
+
+
+def _sparse(counts: Counts) -> dict[str, NDArray[Any]]:
+    which = np.flatnonzero(counts)
+    return {"which": which.astype(np.uint16), "counts": counts[which]}
+
+
+def _nth_largest(counts: Counts, n: int) -> tuple[int, int]:
+    """How many lie above the bin of the n-th largest (from 1), and which bin that is."""
+    from_top = np.cumsum(counts[::-1])
+    at = int(np.searchsorted(from_top, n))
+    return int(from_top[at] - counts[::-1][at]), len(counts) - 1 - at
+
+
+def _value(pattern: int) -> float:
+    return float(np.array(pattern, dtype=np.uint32).view(np.float32))
+
+
+def _pattern(value: float) -> int:
+    """The pattern of the smallest float32 that is not below a positive value."""
+    with np.errstate(over="ignore"):
+        nearest = np.float32(value)
+    return int(nearest.view(np.uint32)) + (float(nearest) < value)
