@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from evomerge.errors import RecipeError
-from evomerge.merge.operators.port import LinearOperator, Parameter, Scope, Stretch, Values
+from evomerge.merge.operators.port import LinearOperator, Parameter, Stretch, Values
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Slerp(LinearOperator):
     vector is zero, it is the line ``(1-t) A + t B``. Value: one ``t``.
     """
 
-    angle: Scope | Literal["per_tensor"] = "global"
+    angle: Literal["global", "per_segment", "per_tensor"] = "global"
     straight: float = 1e-6
 
     parameters: ClassVar = (Parameter("t", 0.0, 1.0, 0.5),)
