@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from evomerge.merge.writer import Planned, shards, write_file, write_index
 
 SHARD_BYTES = 5_000_000_000
 
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""What merged tensors may be written as, and safetensors' names of it."""
 
 _COMPANIONS = (
     "config.json",
@@ -53,19 +54,21 @@ def export(
     card: str,
     dtype: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    progress: Callable[[int], None] = lambda written: None,
 ) -> None:
     """Write the recipe's model to the folder ``out``, tensor by tensor.
 
     ``ancestors`` is the whole ancestry, oldest first; ``card`` the text of README.md; ``dtype`` of the merged tensors
     is float64, float32, float16 or bfloat16 (default: each tensor's own in the reference). Everything is written
-    beside ``out`` and renamed at the end, so ``out`` is whole or not there.
+    beside ``out`` and renamed at the end, so ``out`` is whole or not there. ``progress`` is called with the bytes of
+    each piece that was written.
 
     Raises:
         ExportError: ``out`` exists and is not empty, an unknown dtype, values beyond its range, or the disk refused.
         RecipeError, PoolError: the recipe cannot be built.
     """
-    if dtype is not None and dtype not in _DTYPES:
-        raise ExportError(f"unknown dtype {dtype!r}; choose one of {', '.join(_DTYPES)}")
+    if dtype is not None and dtype not in DTYPES:
+        raise ExportError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     vector = builder.resolve(recipe, ancestors)
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -73,7 +76,7 @@ def export(
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         partial.mkdir(parents=True)
-        _Weights(builder, vector, dtype).write(partial, shard_bytes)
+        _Weights(builder, vector, dtype, progress).write(partial, shard_bytes)
         _copy_companions(builder.pool.reference_folder, partial, dtype)
         (partial / "README.md").write_text(card, encoding="utf-8")
         provenance = _provenance(builder.pool, _table(builder, vector, recipe, ancestors), recipe, ancestors)
@@ -86,25 +89,37 @@ def export(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def planned(pool: ModelPool, dtype: str | None = None) -> list[Planned]:
+    """The tensors of any export, in order."""
+    merged = {slot.name for slot in pool.layout.slots}
+    return [
+        Planned(name, DTYPES[dtype] if dtype and name in merged else entry.dtype, entry.shape)
+        for name, entry in sorted(pool.checkpoints[pool.reference].entries.items(), key=lambda item: natural(item[0]))
+    ]
+
+
 class _Weights:
     """All tensors of a checkpoint folder: merged ones from the vector, the others from the reference."""
 
-    def __init__(self, builder: Builder, vector: Vector, dtype: str | None) -> None:
+    def __init__(self, builder: Builder, vector: Vector, dtype: str | None, progress: Callable[[int], None]) -> None:
         self._builder = builder
+        self._progress = progress
         self._vector = vector
         self._slots = {slot.name: slot for slot in builder.pool.layout.slots}
         self._reference = builder.pool.checkpoints[builder.pool.reference]
-        self._planned = [
-            Planned(name, _DTYPES[dtype] if dtype and name in self._slots else entry.dtype, entry.shape)
-            for name, entry in sorted(self._reference.entries.items(), key=lambda item: natural(item[0]))
-        ]
+        self._planned = planned(builder.pool, dtype)
 
     def write(self, folder: Path, shard_bytes: int) -> None:
         files = list(shards(self._planned, shard_bytes))
         for name, lot in files:
-            write_file(folder / name, lot, self._pieces)
+            write_file(folder / name, lot, self._counted)
         if len(files) > 1:
             write_index(folder, files)
+
+    def _counted(self, plan: Planned) -> Iterator[Array]:
+        for piece in self._pieces(plan):
+            yield piece
+            self._progress(piece.nbytes)
 
     def _pieces(self, plan: Planned) -> Iterator[Array]:
         if plan.name in self._slots:
