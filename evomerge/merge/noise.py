@@ -1,13 +1,14 @@
-"""Mutation noise that is never stored: any stretch of it can be asked for again.
+"""Random numbers that are never stored, because any stretch of them can be asked for again: mutation noise, and bits.
 
-A coordinate's value is one of 65,536 equally likely normal quantiles (scaled to unit variance, largest 4.3), picked by
+A coordinate's noise is one of 65,536 equally likely normal quantiles (scaled to unit variance, largest 4.3), picked by
 16 bits of a counter-based stream. That is five times as fast as drawing exact normal numbers, and coordinate ``i`` of a
 group always uses bits ``16 i : 16 i + 16`` of the group's stream, so how the vector is cut never changes a byte.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import hashlib
+from functools import cache, lru_cache
 from statistics import NormalDist
 from typing import cast
 
@@ -44,11 +45,18 @@ def _quantiles() -> Floats:
     return table
 
 
-def uniform_bits(seed: int, name: str, start: int, stop: int) -> NDArray[np.int32]:
-    """Elements ``start:stop`` of a stream of 16-bit numbers (0..65535) that is told apart by seed and name, int32."""
-    first = start // _PER_COUNT
-    bits = cast(np.random.Philox, stream(seed, 0, f"bits:{name}").bit_generator)
-    if first:
-        bits.advance(first)
-    words = bits.random_raw(-(-(stop - first * _PER_COUNT) // 4))
-    return words.astype("<u8", copy=False).view("<u2")[start - first * _PER_COUNT :][: stop - start].astype(np.int32)
+def uniform_bits(seed: int, name: str, start: int, stop: int) -> NDArray[np.uint16]:
+    """Elements ``start:stop`` of the stream of 16-bit numbers that has this seed and name: Philox4x32-10."""
+    from evomerge.merge.kernels.philox import LANES, fill
+
+    block = 8 * LANES  # a counter gives 128 bits
+    first = start // block
+    words = np.empty((-(-stop // block) - first, 4, LANES), dtype="<u4")
+    fill(words, first, _stream_words(seed, name))
+    return words.reshape(-1).view("<u2")[start - first * block :][: stop - start]
+
+
+@lru_cache(maxsize=4096)
+def _stream_words(seed: int, name: str) -> NDArray[np.uint32]:
+    """What tells streams apart: four words."""
+    return np.frombuffer(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest(), dtype="<u4")
