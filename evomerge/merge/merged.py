@@ -19,7 +19,7 @@ from evomerge.merge.operators.port import Arrays, Grain, TensorOperator
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import PoolCache
 from evomerge.merge.rows import Checked
-from evomerge.merge.source import CHUNK
+from evomerge.merge.source import CHUNK, Source
 from evomerge.merge.stream import Bounds, Stream
 from evomerge.merge.tensorfile import Floats, chunks
 
@@ -40,14 +40,9 @@ class Sources:
     streams: tuple[Stream, ...]
     cache: PoolCache
 
-    def attached(self, kind: str, source: int, tensor: str, start: int, stop: int) -> Floats:
-        """Elements of what the pool keeps beside a source."""
-        found = self.pool.attached(self.names[source].removeprefix(MEMBER), kind)
-        if tensor not in found.entries:
-            raise RecipeError(
-                f"{found.path} has no tensor {tensor!r}; make the {kind} file of {self.names[source]} anew"
-            )
-        return found.floats(tensor, start, stop)
+    def attached(self, kind: str, source: int) -> Source:
+        """What the pool keeps beside a source."""
+        return self.pool.attached(self.names[source].removeprefix(MEMBER), kind)
 
 
 class Merged(Stream):
@@ -133,18 +128,39 @@ class MergedTensor:
         """Elements of one source."""
         return self.of.streams[source].read(self.slot, start, stop)
 
-    def remember(self, key: str, compute: Callable[[], Arrays], of: Sequence[int] | None = None) -> Arrays:
+    def remember(
+        self,
+        key: str,
+        compute: Callable[[], Arrays],
+        of: Sequence[int] | None = None,
+        attached: Sequence[tuple[str, int]] = (),
+    ) -> Arrays:
         """Arrays by key and content, from the pool's cache."""
-        streams = self.of.streams if of is None else [self.of.streams[at] for at in of]
-        content = "\n".join(stream.fingerprint(self.slot) for stream in streams)
-        return self.of.cache.get(f"{key}\n{content}", compute)
+        sources = range(self.sources) if of is None else of
+        content = [self.of.streams[at].fingerprint(self.slot) for at in sources]
+        content += [self._attachment(kind, at).fingerprint(self.name) for kind, at in attached]
+        return self.of.cache.get("\n".join([key, *content]), compute)
 
-    def attached(self, kind: str, source: int) -> Floats:
-        """What the pool keeps beside one source for this tensor, in its own shape."""
-        found = self.of.pool.attached(self.of.names[source].removeprefix(MEMBER), kind)
-        return self.of.attached(kind, source, self.name, 0, found.entries[self.name].size).reshape(
-            found.entries[self.name].shape
-        )
+    def attached(self, kind: str, source: int) -> Floats | None:
+        """What the pool keeps beside one source for this tensor; a view of the file where that holds float32."""
+        found = self.of.attached(kind, source)
+        entry = found.entries.get(self.name)
+        if entry is None:
+            return None
+        whole = found.stored(self.name) if entry.dtype == "F32" else found.floats(self.name)
+        return whole.reshape(entry.shape)
+
+    def attached_span(self, kind: str, source: int, start: int, stop: int) -> Floats:
+        """Elements of what the pool keeps beside one source for every element of this tensor."""
+        return self._attachment(kind, source).floats(self.name, start, stop)
+
+    def _attachment(self, kind: str, source: int) -> Source:
+        found = self.of.attached(kind, source)
+        entry = found.entries.get(self.name)
+        if entry is None or entry.shape != self.shape or not entry.floating:
+            wrong = f"no tensor {self.name!r}" if entry is None else f"{self.name!r} as {entry.dtype} {entry.shape}"
+            raise RecipeError(f"{found.path} has {wrong} but {self.shape} is needed; make this {kind} file anew")
+        return found
 
 
 class MergedPiece:
@@ -164,13 +180,17 @@ class MergedPiece:
             row[:] = stream.read(self.tensor.slot, self.start, self._stop)
         return out.reshape(self.tensor.sources, *self._shape)
 
+    def source(self, at: int) -> Floats:
+        """One source's values alone."""
+        return self.tensor.read(at, self.start, self._stop).reshape(self._shape)
+
     @property
     def deltas(self) -> Floats:
         """``theta_i - theta_0``."""
         deltas: Floats = self.theta[1:] - self.theta[0]
         return deltas
 
-    def bits(self, seed: int, source: int) -> NDArray[np.int32]:
+    def bits(self, seed: int, source: int) -> NDArray[np.uint16]:
         """Sixteen random bits per element."""
         name = f"{self.tensor.of.names[source]}:{self.tensor.name}"
         return uniform_bits(seed, name, self.start, self._stop).reshape(self._shape)
@@ -178,8 +198,7 @@ class MergedPiece:
     def attached(self, kind: str) -> Floats:
         """What the pool keeps beside the sources, shaped like ``theta``."""
         rows = [
-            self.tensor.of.attached(kind, source, self.tensor.name, self.start, self._stop)
-            for source in range(self.tensor.sources)
+            self.tensor.attached_span(kind, source, self.start, self._stop) for source in range(self.tensor.sources)
         ]
         return np.stack(rows).reshape(self.tensor.sources, *self._shape)
 

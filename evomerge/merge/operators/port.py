@@ -211,12 +211,15 @@ class Piece(Protocol):
     def theta(self) -> Any:
         """The sources' values, an own float32 array (numpy, or torch on an accelerator)."""
 
+    def source(self, at: int) -> Any:
+        """One source's values alone, which is cheaper where the others are not needed."""
+
     @property
     def deltas(self) -> Any:
         """What each source after the first (the base) has learned: ``theta_i - theta_0``, a new float32 array."""
 
     def bits(self, seed: int, source: int) -> Any:
-        """Sixteen random bits per element, int32 in 0..65535, shaped like one source's values.
+        """Sixteen random bits per element, integers in 0..65535 (numpy: uint16), shaped like one source's values.
 
         They depend on the seed, the source's name, the tensor's name and the element's index, on nothing else.
         """
@@ -247,15 +250,23 @@ class Tensor(Protocol):
     def read(self, source: int, start: int, stop: int) -> NDArray[np.float32]:
         """Elements ``start:stop`` of one source, flattened, on the CPU."""
 
-    def remember(self, key: str, compute: Callable[[], Arrays], of: Sequence[int] | None = None) -> Arrays:
+    def remember(
+        self,
+        key: str,
+        compute: Callable[[], Arrays],
+        of: Sequence[int] | None = None,
+        attached: Sequence[tuple[str, int]] = (),
+    ) -> Arrays:
         """The arrays that ``compute()`` returns by name, from the pool's cache on disk if they are there.
 
-        They may depend on ``key`` and on the content of this tensor in the sources ``of`` (default: all), on nothing
-        else: never on values or other tensors.
+        They may depend on ``key``, on the content of this tensor in the sources ``of`` (default: all), and on what is
+        ``attached`` for it (kind and source), on nothing else: never on values or other tensors.
         """
 
-    def attached(self, kind: str, source: int) -> NDArray[np.float32]:
-        """What the pool keeps beside one source for this tensor, whole, in its own shape.
+    def attached(self, kind: str, source: int) -> NDArray[np.float32] | None:
+        """What the pool keeps beside one source for this tensor, whole, read only, in a shape of its own.
+
+        ``None`` where it keeps nothing for this tensor.
 
         Raises:
             RecipeError: the source has no such statistics.
