@@ -1,4 +1,4 @@
-"""The command line: ``evomerge init | check | run | resume | status | show | lineage | verify | export``."""
+"""The command line: ``evomerge init | check | run | resume | status | show | lineage | verify | export | merge``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli import check, export, init, lineage, run, show, status, verify
+from evomerge.cli import check, export, init, lineage, merge, run, show, status, verify
 from evomerge.cli.output import note, say
 from evomerge.errors import EvomergeError
 
@@ -63,6 +63,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     lineage.lineage,
     verify.verify,
     export.export,
+    merge.merge,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -1,4 +1,4 @@
-"""How a run is shown while it lasts: one live line on a terminal, plain lines every few seconds otherwise."""
+"""How work is shown while it lasts: one live line on a terminal, plain lines every few seconds otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from evomerge.cli.output import duration, note, number
+from evomerge.cli.output import duration, note, number, size
 
 if TYPE_CHECKING:
     from evomerge.runner import Progress
@@ -19,6 +19,9 @@ LINE_EVERY = 5.0
 
 _RATE_OVER = 15.0
 """Seconds that the rate is averaged over."""
+
+_SHOWN_EVERY = 1 << 23
+"""Bytes between two looks at a bar: telling it costs as much as merging a small piece."""
 
 
 class Meter:
@@ -103,3 +106,51 @@ def _plain(name: str) -> Callable[[Progress], None]:
             note(f"{time.strftime('%H:%M:%S')} {name}: {text}")
 
     return show
+
+
+@contextmanager
+def copied(total: int) -> Iterator[Callable[[int], None]]:
+    """Give the function to call with the bytes of each piece written, of ``total`` in all."""
+    if sys.stderr.isatty():
+        with _bar(total) as advance:
+            yield advance
+    else:
+        yield _plain_bytes(total)
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
+        task = bars.add_task("merging", total=total)
+        waiting = 0
+
+        def advance(written: int) -> None:
+            nonlocal waiting
+            waiting += written
+            if waiting >= _SHOWN_EVERY:
+                bars.advance(task, waiting)
+                waiting = 0
+
+        yield advance
+        bars.advance(task, waiting)
+
+
+def _plain_bytes(total: int) -> Callable[[int], None]:
+    done, last, began = 0, time.monotonic(), time.monotonic()
+
+    def advance(written: int) -> None:
+        nonlocal done, last
+        done += written
+        now = time.monotonic()
+        if now - last >= LINE_EVERY:
+            last = now
+            rate = done / (now - began)
+            left = duration((total - done) / rate)
+            note(f"{time.strftime('%H:%M:%S')} {size(done)} of {size(total)} written, {size(rate)}/s, ETA {left}")
+
+    return advance

@@ -12,7 +12,7 @@ import typer
 
 from evomerge.cli import databases, progress
 from evomerge.cli.output import Json, duration, emit, note, number, say
-from evomerge.cli.stopping import stoppable
+from evomerge.cli.stopping import INTERRUPTED, stoppable
 from evomerge.errors import StudyExistsError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evomerge.store.port import Store, StudyStore
     from evomerge.study.drive import Watch
 
-INTERRUPTED, NO_RESULT = 130, 7
+NO_RESULT = 7
 
 File = Annotated[Path, typer.Argument(help="The study file.", show_default=False)]
 OtherDb = Annotated[

@@ -11,6 +11,10 @@ from types import FrameType
 _MESSAGE = b"\r\x1b[Kstopping after the current turn; Ctrl-C again stops at once\n"
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
+
 class Stop:
     """Says whether a stop was asked for."""
 
@@ -38,3 +42,13 @@ def stoppable() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end what is inside as Ctrl-C does, so that it cleans up."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,169 @@
+"""``evomerge merge``."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evomerge.cli.output import Json, columns, duration, emit, note, say, size
+from evomerge.cli.progress import copied
+from evomerge.cli.stopping import INTERRUPTED, interruptible
+from evomerge.errors import ConfigError, ExportError
+
+if TYPE_CHECKING:
+    from evomerge.recipes.job import Job
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def merge(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Recipe files, or recipe.json of earlier exports.",
+            show_default=False,
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="The folder to write; of several recipes, the folder in which each gets one of its name.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype", help="float64, float32, float16 or bfloat16. Default: the file's, else as in the pool."
+        ),
+    ] = None,
+    shard_size: Annotated[
+        str, typer.Option("--shard-size", metavar="SIZE", help="Largest file of weights, such as 500MB or 5GB.")
+    ] = "5GB",
+    pool: Annotated[
+        Path | None,
+        typer.Option("--pool", metavar="FILE", help="Study or recipe file that says where a recipe.json's models are."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Merge models as a recipe file says, without a search: weights, config, tokenizer and model card into a folder."""
+    from evomerge.recipes import job
+
+    shard_bytes = _bytes(shard_size)
+    outs = _outs(files, out, dry_run)
+    jobs = job.load(files, pool, dtype)
+    for one in jobs:
+        for text in one.resolved.warnings:
+            note(f"{one.source.path}: {text}")
+    if not dry_run:
+        _build(jobs, outs, shard_bytes)
+    if json:
+        documents = [_document(one, folder) for one, folder in zip(jobs, outs, strict=True)]
+        emit(documents[0] if len(documents) == 1 else {"merges": documents})
+        return
+    for one, folder in zip(jobs, outs, strict=True):
+        say(_text(one) if dry_run else f"wrote {folder}: recipe {one.resolved.recipe.digest}")
+
+
+def _build(jobs: list[Job], outs: list[Path], shard_bytes: int) -> None:
+    from evomerge.evaluator import cache_folder
+    from evomerge.merge.export import export
+    from evomerge.recipes.card import card
+
+    started = time.monotonic()
+    try:
+        with interruptible(), copied(sum(one.writes for one in jobs)) as progress:
+            for one, folder in zip(jobs, outs, strict=True):
+                builder = one.builder(cache_folder())
+                export(
+                    builder,
+                    one.resolved.recipe,
+                    one.resolved.ancestors,
+                    folder,
+                    card=card(one, builder, folder.name),
+                    dtype=one.dtype,
+                    shard_bytes=shard_bytes,
+                    progress=progress,
+                )
+    except KeyboardInterrupt:
+        note("interrupted; nothing was left behind")
+        raise typer.Exit(INTERRUPTED) from None
+    seconds = time.monotonic() - started
+    moved = sum(one.reads + one.writes for one in jobs)
+    note(f"{size(moved)} read and written in {duration(seconds)} ({size(moved / seconds)}/s)")
+
+
+def _bytes(text: str) -> int:
+    """The number of bytes that ``500MB`` means."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmg]?)b?\s*", text, re.IGNORECASE)
+    number = float(found[1]) * _UNITS[found[2].lower()] if found else 0.0
+    if number < 1:
+        raise ConfigError(f"--shard-size is {text!r}; give a size such as 500MB or 5GB")
+    return int(number)
+
+
+def _outs(files: list[Path], out: Path | None, dry_run: bool) -> list[Path]:
+    """The folder of each result."""
+    if out is None:
+        if not dry_run:
+            raise ConfigError("nothing says where to write; give a folder with --out, or --dry-run to write nothing")
+        out = Path()
+    names = [file.stem for file in files]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConfigError(
+            f"two recipes are called {min(twice)}, and so would their folders be; rename one of the files"
+        )
+    outs = [out / name for name in names] if len(files) > 1 else [out]
+    for one in outs:  # before anything is read
+        if not dry_run and one.exists() and (not one.is_dir() or any(one.iterdir())):
+            raise ExportError(f"{one} exists and is not empty; choose another folder or remove it")
+    return outs
+
+
+def _document(one: Job, folder: Path) -> dict[str, Any]:
+    from evomerge.recipes import describe
+
+    return {
+        "file": one.source.path,
+        "folder": folder.absolute(),
+        "digest": one.resolved.recipe.digest,
+        "pool": one.places,
+        "merges": {name: describe.headline(recipe, one.resolved.names) for name, recipe in one.resolved.parts},
+        "parameters": {name: describe.lines(recipe, one.resolved, one.pool) for name, recipe in one.resolved.parts},
+        "dtype": one.dtype,
+        "bytes_read": one.reads,
+        "bytes_written": one.writes,
+        "warnings": one.resolved.warnings,
+    }
+
+
+def _text(one: Job) -> str:
+    """What ``--dry-run`` says of a merge."""
+    from evomerge.recipes import describe
+
+    rows = [("pool", ", ".join(f"{name} ({place})" for name, place in one.places.items()))]
+    for name, recipe in one.resolved.parts:
+        rows.append((name, describe.headline(recipe, one.resolved.names)))
+        for line in describe.lines(recipe, one.resolved, one.pool):
+            rows.append(("", f"{line.parameter} {line.model} = {line.value}: {line.where}"))
+    kept = one.pool.copied
+    rows += [
+        ("merged", f"{one.pool.size:,} parameters in {len(one.pool.layout.slots)} tensors"),
+        ("not merged", f"{len(kept)} tensors, copied from {one.pool.reference}" if kept else "none"),
+        ("reads", size(one.reads)),
+        ("writes", f"{size(one.writes)}, {one.dtype or 'dtypes as in ' + one.pool.reference}"),
+        ("digest", one.resolved.recipe.digest),
+    ]
+    return f"{one.source.path}\n{columns(rows, indent='  ')}"

@@ -1,0 +1,122 @@
+"""A merge that is ready to be built: a recipe file or stored recipe, with the pool that it goes with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from evomerge.errors import ConfigError
+from evomerge.merge.build import Builder
+from evomerge.merge.export import planned
+from evomerge.merge.pool import BASE, ModelPool
+from evomerge.recipes import file, stored
+from evomerge.recipes.file import RecipeFile
+from evomerge.recipes.resolve import Resolved, resolve
+from evomerge.recipes.stored import StoredRecipe
+from evomerge.settings import PoolSettings
+
+HUB = "hf:"
+"""How a reference to a model on the Hugging Face hub begins."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A merge to build.
+
+    Attributes:
+        source: the file that says it.
+        settings: the pool as the file has it.
+        pool: the same, opened; jobs with the same models share it.
+        resolved: the recipe.
+        dtype: of the merged tensors; ``None``: as in the pool.
+    """
+
+    source: RecipeFile | StoredRecipe
+    settings: PoolSettings
+    pool: ModelPool
+    resolved: Resolved
+    dtype: str | None
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each source is, as the file has it."""
+        base = {} if self.settings.base is None or self.pool.base != BASE else {BASE: self.settings.base}
+        return {**base, **self.settings.members}
+
+    @property
+    def reads(self) -> int:
+        """Bytes of tensors in all sources."""
+        sources = self.pool.checkpoints.values()
+        return sum(entry.stop - entry.start for source in sources for entry in source.entries.values())
+
+    @property
+    def writes(self) -> int:
+        """Bytes of tensors in the result."""
+        return sum(plan.nbytes for plan in planned(self.pool, self.dtype))
+
+    def builder(self, gram_cache: Path | None) -> Builder:
+        """What builds it: coefficients as far as they go, since a single merge gains nothing from whole vectors."""
+        noisy = any(one.noise is not None for one in (self.resolved.recipe, *self.resolved.ancestors))
+        return Builder(self.pool, "auto" if noisy else "table", gram_cache=gram_cache)
+
+
+def load(paths: Sequence[Path], pool: Path | None = None, dtype: str | None = None) -> list[Job]:
+    """Read files, open the pools that they name and resolve every recipe.
+
+    ``pool`` is the file that names the models of stored recipes; ``dtype`` goes before the files' own.
+
+    Raises:
+        ConfigError: a file cannot be read, or holds errors.
+        PoolError: models that cannot be read or do not fit together.
+        ResumeError: a stored recipe was built from other models.
+    """
+    sources = [stored.read(path) if path.suffix == ".json" else file.read(path) for path in paths]
+    opened: list[tuple[PoolSettings, ModelPool]] = []
+    jobs = []
+    for source in sources:
+        settings, root = _pool_of(source, pool)
+        models = _opened(opened, settings, root)
+        if isinstance(source, RecipeFile):
+            jobs.append(Job(source, settings, models, resolve(source, models), dtype or source.dtype))
+        else:
+            source.check(models)
+            jobs.append(Job(source, settings, models, Resolved(source.recipe, source.ancestors), dtype))
+    return jobs
+
+
+def _pool_of(source: RecipeFile | StoredRecipe, pool: Path | None) -> tuple[PoolSettings, Path]:
+    if isinstance(source, RecipeFile):
+        return source.pool, source.root
+    if pool is None:
+        raise ConfigError(f"{source.path} does not say where its models are; name a study or recipe file with --pool")
+    return stored.pool_of(pool), pool.absolute().parent
+
+
+def _opened(opened: list[tuple[PoolSettings, ModelPool]], settings: PoolSettings, root: Path) -> ModelPool:
+    """The pool, opened once for all that mean the same models."""
+    located = _located(settings, root)
+    for other, models in opened:
+        if other == located:
+            return models
+    models = ModelPool.open(settings, root)
+    models.check()
+    opened.append((located, models))
+    return models
+
+
+def _located(settings: PoolSettings, root: Path) -> PoolSettings:
+    """The settings with absolute paths."""
+
+    def absolute(path: str) -> str:
+        return path if path.startswith(HUB) else str((root / Path(path).expanduser()).resolve())
+
+    return replace(
+        settings,
+        members={name: absolute(path) for name, path in settings.members.items()},
+        base=None if settings.base is None else absolute(settings.base),
+        statistics={
+            name: {kind: absolute(one) if isinstance(one, str) else one for kind, one in kinds.items()}
+            for name, kinds in settings.statistics.items()
+        },
+    )
