@@ -4,16 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from evomerge.merge.adapters.lowrank import LowRank, stretch, total
+from evomerge.merge.adapters.factors import Factors, stretch, total
 
 
-def drawn(out: int, rank: int, into: int, scale: float = 1.0, seed: int = 0) -> LowRank:
+def drawn(out: int, rank: int, into: int, scale: float = 1.0, seed: int = 0) -> Factors:
     random = np.random.default_rng(seed)
     b, a = random.standard_normal((out, rank)), random.standard_normal((rank, into))
-    return LowRank(b.astype(np.float32), a.astype(np.float32), scale)
+    return Factors(b.astype(np.float32), a.astype(np.float32), scale)
 
 
-def dense(one: LowRank | None, shape: tuple[int, int] = (0, 0)) -> NDArray[np.float64]:
+def dense(one: Factors | None, shape: tuple[int, int] = (0, 0)) -> NDArray[np.float64]:
     return np.zeros(shape) if one is None else one.scale * one.B.astype(np.float64) @ one.A.astype(np.float64)
 
 

@@ -14,7 +14,7 @@ Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
+class Factors:
     """``scale * B @ A`` (LoRA, Hu et al. 2021): ``B`` is (out, r), ``A`` (r, in), both float32 and C-contiguous.
 
     ``out`` is the first axis of the base's tensor as it is stored, ``in`` all others flattened. A rank of 0 is zero.
@@ -46,12 +46,12 @@ class LowRank:
         return out
 
 
-def rounded(b: Doubles, a: Doubles) -> LowRank:
+def rounded(b: Doubles, a: Doubles) -> Factors:
     """The product of two float64 matrices, in float32."""
-    return LowRank(np.ascontiguousarray(b, dtype=np.float32), np.ascontiguousarray(a, dtype=np.float32))
+    return Factors(np.ascontiguousarray(b, dtype=np.float32), np.ascontiguousarray(a, dtype=np.float32))
 
 
-def total(terms: Sequence[tuple[float, LowRank]]) -> LowRank | None:
+def total(terms: Sequence[tuple[float, Factors]]) -> Factors | None:
     """``sum_i c_i s_i B_i A_i`` exactly, to the rounding of ``c_i s_i B_i``: the ranks add up.
 
     Terms of rank 0 or coefficient 0 are left out; ``None`` if nothing is left.
@@ -60,10 +60,10 @@ def total(terms: Sequence[tuple[float, LowRank]]) -> LowRank | None:
     if not used:
         return None
     b = np.concatenate([c * term.B.astype(np.float64) for c, term in used], axis=1)
-    return LowRank(b.astype(np.float32), np.concatenate([term.A for _, term in used]))
+    return Factors(b.astype(np.float32), np.concatenate([term.A for _, term in used]))
 
 
-def stretch(whole: LowRank, start: int, stop: int) -> Iterator[LowRank]:
+def stretch(whole: Factors, start: int, stop: int) -> Iterator[Factors]:
     """Terms whose sum has the elements ``start:stop`` of the flattened product, and is zero everywhere else.
 
     One term of the same rank for the rows that are whole, and one of rank 1 for each row that is cut.
@@ -73,7 +73,7 @@ def stretch(whole: LowRank, start: int, stop: int) -> Iterator[LowRank]:
     if first < last:
         b = np.zeros_like(whole.B)
         b[first:last] = whole.B[first:last]
-        yield LowRank(b, whole.A, whole.scale)
+        yield Factors(b, whole.A, whole.scale)
     for row in sorted({start // columns, stop // columns}):
         low, high = max(start - row * columns, 0), min(stop - row * columns, columns)
         if low < high and high - low < columns:
@@ -81,4 +81,4 @@ def stretch(whole: LowRank, start: int, stop: int) -> Iterator[LowRank]:
             a = np.zeros((1, columns), dtype=np.float32)
             b[row] = 1.0
             a[0, low:high] = whole.values(row * columns + low, row * columns + high)
-            yield LowRank(b, a)
+            yield Factors(b, a)
