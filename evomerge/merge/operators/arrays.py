@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def namespace(array: Any) -> Any:
@@ -14,3 +15,10 @@ def namespace(array: Any) -> Any:
     import array_api_compat
 
     return array_api_compat.array_namespace(array)
+
+
+def beside(values: NDArray[Any], array: Any) -> Any:
+    """``values`` where ``array`` is: themselves beside a numpy array, a copy on its device beside a torch tensor."""
+    if isinstance(array, np.ndarray):
+        return values
+    return namespace(array).asarray(np.array(values), device=array.device)
