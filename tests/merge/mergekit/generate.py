@@ -161,8 +161,6 @@ def record(name: str, recipe: dict[str, Any], versions: dict[str, str], work: Pa
 
 def main() -> None:
     """Make the pools and all cases, or the named ones."""
-    if os.environ.get("PYTHONHASHSEED") != "0":  # mergekit keeps models in sets, and takes the first
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"PYTHONHASHSEED": "0"})
     os.environ["HF_HUB_OFFLINE"] = "1"
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
