@@ -68,7 +68,7 @@ def _open_folder(folder: Path) -> tuple[tuple[TensorFile, ...], dict[str, Tensor
         return _open_shards(folder)
     present = sorted(path.name for path in folder.iterdir())
     if any(name.startswith("adapter_model") for name in present):
-        raise PoolError(f"{folder} holds an adapter, not a whole model; merge it into its base and save that")
+        raise PoolError(f"{folder} holds an adapter; name what it was trained on as pool.base, or write BASE+ADAPTER")
     for name in present:
         if name.endswith(_PICKLES):
             raise PoolError(pickle_refusal(folder / name))

@@ -14,9 +14,12 @@ import numpy as np
 from evomerge.errors import PoolError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.layout import Layout, Slot, lay_out, natural
+from evomerge.merge.opener import Opener, Reference
 from evomerge.merge.report import Differences, PoolReport, compare, describe
 from evomerge.merge.source import CHUNK, Source
 from evomerge.merge.tensorfile import Floats, chunks
+from evomerge.merge.views.adapted import Adapted
+from evomerge.merge.views.adapter import Adapter
 from evomerge.settings import PoolSettings
 from evomerge.strategy import Group
 
@@ -61,16 +64,22 @@ class ModelPool:
         """
         if not settings.members:
             raise PoolError("pool.members is empty; name at least one checkpoint folder")
-        paths = {name: root / Path(path).expanduser() for name, path in settings.members.items()}
-        base = None
+        opener = Opener(root)
+        found = {name: opener.find(text) for name, text in settings.members.items()}
+        base, origin = None, None
         if settings.base is not None:
-            home = root / Path(settings.base).expanduser()
-            same = [name for name, path in paths.items() if path.resolve() == home.resolve()]
+            home = opener.find(settings.base)
+            same = [name for name, reference in found.items() if reference.resolved == home.resolved]
             base = same[0] if same else BASE
-            if not same and BASE in paths:
+            if not same and BASE in found:
                 raise PoolError(f"a member is called {BASE!r} but is not pool.base; give the member another name")
-            paths[base] = home
-        return cls({name: _open(name, path) for name, path in paths.items()}, base, settings, root)
+            found[base] = home
+            origin = _open(opener, base, home, None)
+        sources = {
+            name: origin if name == base and origin else _open(opener, name, reference, origin)
+            for name, reference in found.items()
+        }
+        return cls(sources, base, settings, root)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -98,6 +107,17 @@ class ModelPool:
         """The tensor that a coordinate of a group lies in."""
         slots = self.slots[group]
         return slots[bisect_right(slots, coordinate, key=_offset) - 1]
+
+    def adapter(self, source: str) -> Adapter:
+        """The adapter that a source is, with its factors.
+
+        Raises:
+            RecipeError: it is none, or not over the pool's base.
+        """
+        found = self.checkpoints[source]
+        if not isinstance(found, Adapted) or self.base is None or found.base is not self.checkpoints[self.base]:
+            raise RecipeError(f"{source} is no adapter over pool.base; name a PEFT folder as the member")
+        return found.adapter
 
     def number(self, source: str, kind: str) -> float:
         """A number that ``pool.statistics`` gives for a source, such as its ``loss``.
@@ -204,8 +224,8 @@ class ModelPool:
         return compare(self.checkpoints, self.reference, self.layout)
 
 
-def _open(name: str, path: Path) -> Source:
+def _open(opener: Opener, name: str, reference: Reference, base: Source | None) -> Source:
     try:
-        return Checkpoint(path)
+        return opener.open(reference, base)
     except PoolError as error:
         raise PoolError(f"pool member {name}: {error}") from error

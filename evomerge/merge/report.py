@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evomerge.merge.layout import Layout
 from evomerge.merge.source import Source, read_json
+from evomerge.merge.tensorfile import TensorFile
 from evomerge.strategy import Group
 
 _ARCHITECTURE = ("architectures", "model_type", "vocab_size", "hidden_size", "num_hidden_layers")
@@ -30,7 +31,7 @@ class Differences:
 
 @dataclass(frozen=True, slots=True)
 class MemberReport:
-    """One source: where it is, merged and all parameters, bytes of tensors, and how many tensors have each dtype."""
+    """One source: where it is, all its parameters, bytes of its own files, and how many tensors have each dtype."""
 
     name: str
     path: str
@@ -58,8 +59,9 @@ def describe(
     checkpoints: Mapping[str, Source], reference: str, base: str | None, layout: Layout, differences: Differences
 ) -> PoolReport:
     """The report of a pool."""
+    shared = () if base is None else checkpoints[base].files
     return PoolReport(
-        sources=tuple(_member(name, checkpoint) for name, checkpoint in checkpoints.items()),
+        sources=tuple(_member(name, one, () if name == base else shared) for name, one in checkpoints.items()),
         base=base,
         reference=reference,
         groups=layout.groups,
@@ -77,6 +79,7 @@ def compare(checkpoints: Mapping[str, Source], reference: str, layout: Layout) -
     warnings: list[str] = []
     one = checkpoints[reference]
     for name, other in checkpoints.items():
+        warnings += [f"{name}: {note}" for note in other.notes]
         if name != reference:
             errors += [f"{name}: {problem}" for problem in _tensor_problems(one, other, layout)]
             errors += [f"{name}: {problem}" for problem in _vocabulary_problems(one.folder, other.folder)]
@@ -86,14 +89,14 @@ def compare(checkpoints: Mapping[str, Source], reference: str, layout: Layout) -
     return Differences(tuple(errors), tuple(warnings))
 
 
-def _member(name: str, checkpoint: Source) -> MemberReport:
-    entries = checkpoint.entries.values()
+def _member(name: str, checkpoint: Source, shared: Collection[TensorFile]) -> MemberReport:
+    own = [file for file in checkpoint.files if file not in shared]
     return MemberReport(
         name=name,
         path=str(checkpoint.path),
-        parameters=sum(entry.size for entry in entries if entry.floating),
-        bytes=sum(entry.stop - entry.start for entry in entries),
-        dtypes=tuple(sorted(Counter(entry.dtype for entry in entries).items())),
+        parameters=sum(entry.size for entry in checkpoint.entries.values() if entry.floating),
+        bytes=sum(file.nbytes for file in own),
+        dtypes=tuple(sorted(Counter(entry.dtype for file in own for entry in file.entries.values()).items())),
     )
 
 
@@ -113,9 +116,9 @@ def _tensor_problems(one: Source, other: Source, layout: Layout) -> Iterator[str
 
 def _tensor_notes(one: Source, other: Source, layout: Layout) -> Iterator[str]:
     kinds = Counter(
-        (other.entries[slot.name].dtype, one.entries[slot.name].dtype)
+        (other.export_dtype(slot.name), one.export_dtype(slot.name))
         for slot in layout.slots
-        if slot.name in other.entries and other.entries[slot.name].dtype != one.entries[slot.name].dtype
+        if slot.name in other.entries and other.export_dtype(slot.name) != one.export_dtype(slot.name)
     )
     for (theirs, ours), count in sorted(kinds.items()):
         yield f"{count} tensors are stored as {theirs} instead of {ours}; arithmetic is in float32"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import PoolError
-from evomerge.merge.tensorfile import Array, Entry, Floats, chunks, to_float32
+from evomerge.merge.tensorfile import Array, Entry, Floats, TensorFile, chunks, to_float32
 
 CHUNK = 1 << 15
 """Elements per streamed chunk: its few buffers stay in a core's cache, which is four times as fast as a megabyte."""
@@ -22,13 +23,16 @@ CHUNK = 1 << 15
 class Source(ABC):
     """The named tensors of one model, read piece by piece and never all at once.
 
-    ``path`` is what errors name; ``folder`` is where its config and tokenizer files are. A source is read by several
-    threads at once.
+    ``path`` is what errors name; ``folder`` is where its config and tokenizer files are; ``files`` are all that its
+    tensors come from. A source is read by several threads at once.
     """
 
     path: Path
     folder: Path
     entries: Mapping[str, Entry]
+    files: tuple[TensorFile, ...]
+    notes: tuple[str, ...] = ()
+    """What is worth knowing about it, for people."""
 
     @abstractmethod
     def stored(self, name: str, start: int = 0, stop: int | None = None) -> Array:
@@ -40,6 +44,10 @@ class Source(ABC):
     @abstractmethod
     def identity(self) -> str:
         """A cheap key that changes whenever the tensors may have changed. Reads no tensor."""
+
+    def export_dtype(self, name: str) -> str:
+        """The safetensors dtype in which a tensor is written back, where nothing else is asked for."""
+        return self.entries[name].dtype
 
     def floats(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
         """Elements ``start:stop`` of a flattened floating tensor, as a new float32 array."""
@@ -67,6 +75,10 @@ class Source(ABC):
 
     def digest(self) -> str:
         """BLAKE2b over names, dtypes, shapes and bytes in name order: equal whatever the sharding. Reads everything."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         total = hashlib.blake2b(digest_size=16)
         for name in sorted(self.entries):
             entry = self.entries[name]
@@ -91,6 +103,38 @@ class Source(ABC):
         for start, stop in chunks(entry.size, CHUNK):
             total.update(np.ascontiguousarray(self.stored(name, start, stop)).data)
         return total.hexdigest()
+
+
+class View(Source):
+    """A source that is computed from others, its ``origins``. ``key`` says how: all that it depends on beside them.
+
+    It lies where its first origin does, and is told apart by what it is computed from, without computing it.
+    """
+
+    def __init__(self, key: str, origins: Sequence[Source]) -> None:
+        self.key = key
+        self.origins = tuple(origins)
+        self.path = origins[0].path
+        self.folder = origins[0].folder
+        self.files = tuple(dict.fromkeys(file for origin in origins for file in origin.files))
+        self.notes = tuple(note for origin in origins for note in origin.notes)
+
+    def identity(self) -> str:
+        """Of the key and the origins."""
+        return self._named(origin.identity() for origin in self.origins)
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._named(origin.digest() for origin in self.origins)
+
+    def _named(self, parts: Iterable[str]) -> str:
+        return hashlib.blake2b(json.dumps([self.key, *parts]).encode(), digest_size=16).hexdigest()
+
+
+def computed(entry: Entry, shape: tuple[int, ...] | None = None) -> Entry:
+    """The entry of what is computed from a tensor: float32, in no file."""
+    shape = entry.shape if shape is None else shape
+    return Entry(entry.name, "F32", shape, 0, 4 * math.prod(shape))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -92,6 +92,11 @@ class TensorFile:
         self.header = header
         self.entries = self._parse(header, size)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(entry.stop - entry.start for entry in self.entries.values())
+
     def raw(self, name: str) -> Array:
         """The tensor as a flat read-only view of the mapped file, in the dtype of `STORED`."""
         entry = self.entries[name]
