@@ -95,8 +95,9 @@ class Magnitudes:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Of ``tau``: the sum of magnitudes (L1), the sum of squares, and the largest magnitude."""
+    """Of ``tau``: the sum, the sum of magnitudes (L1), the sum of squares, and the largest magnitude."""
 
+    total: float
     absolute: float
     square: float
     largest: float
@@ -111,15 +112,17 @@ def sums(tensor: Tensor, source: int) -> Sums:
     """Of one tensor."""
 
     def compute() -> dict[str, NDArray[np.float64]]:
-        absolute, square, largest = [], [], 0.0
+        total, absolute, square, largest = [], [], [], 0.0
         for base, other in _blocks(tensor, source):
-            magnitudes = np.abs(other - base).astype(np.float64)
+            magnitudes = (other - base).astype(np.float64)
+            total.append(float(np.add.reduce(magnitudes)))
+            np.abs(magnitudes, out=magnitudes)
             absolute.append(float(np.add.reduce(magnitudes)))
             largest = max(largest, float(magnitudes.max()))
             square.append(float(np.add.reduce(np.multiply(magnitudes, magnitudes, out=magnitudes))))
-        return {"sums": np.array([math.fsum(absolute), math.fsum(square), largest])}
+        return {"sums": np.array([math.fsum(total), math.fsum(absolute), math.fsum(square), largest])}
 
-    return Sums(*tensor.remember("sums of tau 1", compute, of=(0, source))["sums"].tolist())
+    return Sums(*tensor.remember("sums of tau 2", compute, of=(0, source))["sums"].tolist())
 
 
 def model_sums(model: Model, source: int) -> Sums:
@@ -128,6 +131,7 @@ def model_sums(model: Model, source: int) -> Sums:
     def compute() -> Sums:
         each = [sums(tensor, source) for tensor in model.tensors()]
         return Sums(
+            math.fsum(one.total for one in each),
             math.fsum(one.absolute for one in each),
             math.fsum(one.square for one in each),
             max((one.largest for one in each), default=0.0),

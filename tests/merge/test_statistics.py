@@ -115,6 +115,7 @@ def test_sums_are_those_of_float64(base: Floats, other: Floats) -> None:
     size = min(base.size, other.size)
     found = sums(Held(base[:size], other[:size]), 1)  # type: ignore[arg-type] # enough of a Tensor
     tau = (other[:size] - base[:size]).astype(np.float64)
+    assert found.total == pytest.approx(tau.sum(), abs=1e-12 * np.abs(tau).sum())
     assert found.absolute == pytest.approx(np.abs(tau).sum(), rel=1e-12)
     assert found.norm == pytest.approx(float(np.linalg.norm(tau)), rel=1e-12)
     assert found.largest == np.abs(tau).max()
@@ -144,6 +145,7 @@ def test_each_tensor_and_the_model_have_their_own_thresholds(model: MergedModel,
 
 def test_the_models_sums_are_those_of_its_tensors(model: MergedModel) -> None:
     tau = np.concatenate(list(deltas(model, 1))).astype(np.float64)
+    assert model_sums(model, 1).total == pytest.approx(tau.sum(), abs=1e-12 * np.abs(tau).sum())
     assert model_sums(model, 1).absolute == pytest.approx(np.abs(tau).sum(), rel=1e-12)
     assert model_sums(model, 1).norm == pytest.approx(float(np.linalg.norm(tau)), rel=1e-12)
     assert model_sums(model, 1).largest == np.abs(tau).max()
