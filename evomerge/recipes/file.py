@@ -11,12 +11,11 @@ from evomerge import plugins
 from evomerge.config.values import unknown, value
 from evomerge.config.yamlfile import Node, Problems, parse
 from evomerge.errors import ConfigError
+from evomerge.merge.export import DTYPES
 from evomerge.merge.pool import BASE
 from evomerge.recipes import spec
 from evomerge.recipes.spec import Spec
 from evomerge.settings import PoolSettings
-
-DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 _KEYS = ("pool", "merge", "recipes", "dtype")
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, ExportError
 from evomerge.merge.build import Builder
-from evomerge.merge.export import planned
+from evomerge.merge.export import DTYPES, planned
 from evomerge.merge.pool import BASE, ModelPool
 from evomerge.recipes import file, stored
 from evomerge.recipes.file import RecipeFile
@@ -68,9 +68,12 @@ def load(paths: Sequence[Path], pool: Path | None = None, dtype: str | None = No
 
     Raises:
         ConfigError: a file cannot be read, or holds errors.
+        ExportError: an unknown dtype.
         PoolError: models that cannot be read or do not fit together.
         ResumeError: a stored recipe was built from other models.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise ExportError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     sources = [stored.read(path) if path.suffix == ".json" else file.read(path) for path in paths]
     opened: list[tuple[PoolSettings, ModelPool]] = []
     jobs = []

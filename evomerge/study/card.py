@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from evomerge import config, lineage
-from evomerge.candidate import Candidate, Evaluated, Recipe, Split
+from evomerge.candidate import Candidate, Evaluated, Split
 from evomerge.errors import ExportError, ResumeError
-from evomerge.evaluator import cache_folder
 from evomerge.merge.build import Builder
 from evomerge.merge.export import export as write
 from evomerge.merge.pool import ModelPool
-from evomerge.merge.table import Table
+from evomerge.merge.poolcache import cache_folder
+from evomerge.recipes.card import Shares, coefficients, front, listed, shares
 from evomerge.store.port import StudyRecord, StudyStore
 from evomerge.study import record as records
 
@@ -44,7 +41,8 @@ def export(
     _same_pool(pool, study.record)
     ancestors = lineage.ancestry(one.recipe, frozenset(), study.recipes)
     builder = Builder(pool, settings.merge.mode, settings.merge.cache_mb << 20, cache_folder())
-    text = card(study, one, _shares(pool, one.recipe, ancestors), len(ancestors))
+    flat = Builder(pool, "table", gram_cache=cache_folder())
+    text = card(study, one, shares(flat, one.recipe, ancestors), len(ancestors))
     write(builder, one.recipe, ancestors, out, card=text, dtype=dtype)
     return one
 
@@ -67,36 +65,22 @@ def _same_pool(pool: ModelPool, record: StudyRecord) -> None:
         )
 
 
-def _shares(pool: ModelPool, recipe: Recipe, ancestors: Sequence[Recipe]) -> dict[str, dict[str, float]] | None:
-    """Mean coefficient of each member in each group; None where noise is in the ancestry."""
-    if any(one.noise is not None for one in (recipe, *ancestors)):
-        return None
-    table = Builder(pool, "table", gram_cache=cache_folder()).resolve(recipe, ancestors)
-    if not isinstance(table, Table):
-        return None
-    shares = {}
-    for group, (bounds, rows) in table.parts.items():
-        mean = np.diff(bounds) @ rows / bounds[-1]
-        shares[group] = dict(zip(pool.sources, mean.tolist(), strict=True))
-    return shares
-
-
-def card(study: StudyStore, one: Candidate, shares: dict[str, dict[str, float]] | None, ancestors: int) -> str:
+def card(study: StudyStore, one: Candidate, found: Shares | None, ancestors: int) -> str:
     """The model card: what it is, how good it is, where it comes from and how to make it again."""
     record = study.record
     parents = ", ".join(f"#{parent}" for parent in one.parents) or "none: it is a start of the search"
     settings = config.stored(record.settings)
     sections = [
-        "---\ntags:\n- merge\n- evomerge\n---",
+        front(),
         f"# Candidate {one.number} of study {record.name}",
         f"A merge of {', '.join(record.pool)}, found by evomerge with the strategy {settings.strategy.name} (seed "
         f"{record.seed}). No training took place. `recipe.json` holds the exact recipe with its ancestry.",
         f"## Scores\n\n{_scores(study, one.number)}",
         f"## Lineage\n\n- parents: {parents}\n- generation: {one.generation}\n- origin: {one.origin or '-'}\n"
         f"- ancestors: {ancestors}\n- recipe digest: `{one.recipe.digest}`",
-        f"## Coefficients\n\n{_coefficients(shares)}",
-        f"## Pool\n\n{_listed(record.pool)}",
-        f"## Versions\n\n{_listed(record.versions)}",
+        f"## Coefficients\n\n{coefficients(found)}",
+        f"## Pool\n\n{listed(record.pool)}",
+        f"## Versions\n\n{listed(record.versions)}",
         f"## Study file\n\n```yaml\n{record.config.strip()}\n```",
     ]
     return "\n\n".join(sections) + "\n"
@@ -111,16 +95,3 @@ def _scores(study: StudyStore, number: int) -> str:
             size = settings.splits.size(split)
             lines += [f"| {split} | {size} | {name} | {value:.6g} |" for name, value in found.score.objectives]
     return "\n".join(lines) if len(lines) > 2 else "It has not been scored."
-
-
-def _coefficients(shares: dict[str, dict[str, float]] | None) -> str:
-    if shares is None:
-        return "Mutated: it is not a linear combination of the pool alone."
-    members = list(next(iter(shares.values())))
-    lines = [f"| group | {' | '.join(members)} |", f"|---|{'---|' * len(members)}"]
-    lines += [f"| {group} | {' | '.join(f'{row[name]:.4f}' for name in members)} |" for group, row in shares.items()]
-    return "Mean weight of each member over the group's parameters.\n\n" + "\n".join(lines)
-
-
-def _listed(pairs: Mapping[str, str]) -> str:
-    return "\n".join(f"- {name}: `{value}`" for name, value in pairs.items())
