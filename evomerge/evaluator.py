@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from evomerge.fitness import Fitness, Splits
 from evomerge.merge.bind import Target, bind
 from evomerge.merge.build import Builder, UnknownAncestors
 from evomerge.merge.pool import ModelPool
+from evomerge.merge.poolcache import cache_folder
 from evomerge.settings import Choice, MergeSettings, PoolSettings
 
 
@@ -86,8 +86,3 @@ class StudyEvaluator:
         if self._items[split]:
             check_items(score, self._items[split])
         return score
-
-
-def cache_folder() -> Path:
-    """Where inner products of pools are kept between runs: ``$XDG_CACHE_HOME/evomerge`` or ``~/.cache/evomerge``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evomerge"

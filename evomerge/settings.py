@@ -19,6 +19,8 @@ class PoolSettings:
         base: the folder of their common ancestor, where a strategy needs one.
         order: tensor-name patterns that decide the order of the parameter vector; default: natural order of names.
         groups: a name for each parameter group, and the patterns of its tensors; default: one group, ``all``.
+        layers: for a member (or ``base``), ranges of its layers such as ``["0:8", "4:12"]``, half-open: the model that
+            consists of these layers, one after the other, takes its place.
         exclude: patterns of tensors that are not merged but copied from the base, or else from the first member.
         statistics: for a member (or ``base``), what some operators need beside its weights: a number such as ``loss``
             or ``step``, or a ``.safetensors`` file such as ``fisher`` or ``activations``, by that name.
@@ -28,6 +30,7 @@ class PoolSettings:
     base: str | None = None
     order: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     statistics: dict[str, dict[str, str | float]] = field(default_factory=dict)
 

@@ -77,8 +77,8 @@ def merge(
 
 
 def _build(jobs: list[Job], outs: list[Path], shard_bytes: int) -> None:
-    from evomerge.evaluator import cache_folder
     from evomerge.merge.export import export
+    from evomerge.merge.poolcache import cache_folder
     from evomerge.recipes.card import card
 
     started = time.monotonic()

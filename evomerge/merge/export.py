@@ -7,7 +7,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from evomerge.candidate import Recipe
 from evomerge.errors import ExportError
 from evomerge.merge.build import Builder
 from evomerge.merge.cache import Vector
+from evomerge.merge.companions import companions
 from evomerge.merge.layout import natural
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.source import CHUNK, read_json
@@ -28,21 +28,6 @@ SHARD_BYTES = 5_000_000_000
 
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """What merged tensors may be written as, and safetensors' names of it."""
-
-_COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "*tokenizer*.json",
-    "tokenizer.model",
-    "spiece.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*processor_config.json",
-    "chat_template.*",
-)
-"""Files that belong to a model beside its weights. Never code: a checkpoint's Python files are not passed on."""
 
 
 def export(
@@ -92,9 +77,10 @@ def export(
 def planned(pool: ModelPool, dtype: str | None = None) -> list[Planned]:
     """The tensors of any export, in order."""
     merged = {slot.name for slot in pool.layout.slots}
+    reference = pool.checkpoints[pool.reference]
     return [
-        Planned(name, DTYPES[dtype] if dtype and name in merged else entry.dtype, entry.shape)
-        for name, entry in sorted(pool.checkpoints[pool.reference].entries.items(), key=lambda item: natural(item[0]))
+        Planned(name, DTYPES[dtype] if dtype and name in merged else reference.export_dtype(name), entry.shape)
+        for name, entry in sorted(reference.entries.items(), key=lambda item: natural(item[0]))
     ]
 
 
@@ -126,9 +112,8 @@ class _Weights:
             for _, values in self._builder.chunks(self._vector, self._slots[plan.name]):
                 yield _cast(values, plan)
         else:
-            raw = self._reference.stored(plan.name)
-            for start, stop in chunks(len(raw), CHUNK):
-                yield raw[start:stop]
+            for start, stop in chunks(self._reference.entries[plan.name].size, CHUNK):
+                yield _cast(self._reference.stored(plan.name, start, stop), plan)
 
 
 def _cast(values: Array, plan: Planned) -> Array:
@@ -141,9 +126,8 @@ def _cast(values: Array, plan: Planned) -> Array:
 
 
 def _copy_companions(source: Path, folder: Path, dtype: str | None) -> None:
-    for path in sorted(source.iterdir()):
-        if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in _COMPANIONS):
-            shutil.copyfile(path, folder / path.name)
+    for path in companions(source):
+        shutil.copyfile(path, folder / path.name)
     config = folder / "config.json"
     if dtype and config.is_file():
         table = read_json(config)

@@ -11,7 +11,12 @@ from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.source import Source
 from evomerge.merge.views.adapted import Adapted
 from evomerge.merge.views.adapter import Adapter
+from evomerge.merge.views.layers import Stacked
 from evomerge.merge.views.peft import CONFIG, is_adapter
+from evomerge.settings import PoolSettings
+
+BASE = "base"
+"""The base's name as a source (``"pool:base"``), unless it is one of the members."""
 
 _FACTORS = re.compile(r".*(\.lora_[AB]\.|lora_(up|down)\.|:(up|down)$)")
 """Names of tensors in LoRA files without settings, such as those of image models."""
@@ -81,3 +86,49 @@ class Opener:
                     f"{checkpoint.path} holds a LoRA's factors ({name!r}) but no {CONFIG} tells their scale; convert "
                     "it to a PEFT folder, or merge it into its base with the program that trained it"
                 )
+
+
+def open_sources(settings: PoolSettings, root: Path) -> tuple[dict[str, Source], str | None]:
+    """The members of a pool and, where it is none of them, the base; and what the base is called among them.
+
+    Raises:
+        PoolError: no member, one that cannot be opened, or settings for one that is not there.
+    """
+    if not settings.members:
+        raise PoolError("pool.members is empty; name at least one checkpoint folder")
+    opener = Opener(root)
+    found = {name: opener.find(text) for name, text in settings.members.items()}
+    base, origin = _base(settings, opener, found), None
+    if base is not None:
+        origin = _open(opener, base, found[base], None)
+    sources = {
+        name: origin if origin is not None and name == base else _open(opener, name, reference, origin)
+        for name, reference in found.items()
+    }
+    for name, ranges in settings.layers.items():
+        if name not in sources:
+            raise PoolError(f"pool.layers names {name!r}, but the pool has {', '.join(sources)}; correct the name")
+        sources[name] = Stacked(sources[name], ranges)
+    return sources, base
+
+
+def _base(settings: PoolSettings, opener: Opener, found: dict[str, Reference]) -> str | None:
+    """What the base is called: a member that is the same model, or else `BASE`, which is then added."""
+    if settings.base is None:
+        return None
+    home = opener.find(settings.base)
+    own = settings.layers.get(BASE)
+    for name, reference in found.items():
+        if reference.resolved == home.resolved and own in (None, settings.layers.get(name)):
+            return name
+    if BASE in found:
+        raise PoolError(f"a member is called {BASE!r} but is not pool.base; give the member another name")
+    found[BASE] = home
+    return BASE
+
+
+def _open(opener: Opener, name: str, reference: Reference, base: Source | None) -> Source:
+    try:
+        return opener.open(reference, base)
+    except PoolError as error:
+        raise PoolError(f"pool member {name}: {error}") from error

@@ -13,8 +13,10 @@ import numpy as np
 
 from evomerge.errors import PoolError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.companions import folder_of
 from evomerge.merge.layout import Layout, Slot, lay_out, natural
-from evomerge.merge.opener import Opener, Reference
+from evomerge.merge.opener import BASE, open_sources
+from evomerge.merge.poolcache import cache_folder
 from evomerge.merge.report import Differences, PoolReport, compare, describe
 from evomerge.merge.source import CHUNK, Source
 from evomerge.merge.tensorfile import Floats, chunks
@@ -23,8 +25,7 @@ from evomerge.merge.views.adapter import Adapter
 from evomerge.settings import PoolSettings
 from evomerge.strategy import Group
 
-BASE = "base"
-"""The base's name as a source (``"pool:base"``), unless it is one of the members."""
+__all__ = ["BASE", "ModelPool"]
 
 _offset = attrgetter("offset")
 
@@ -48,7 +49,6 @@ class ModelPool:
         self.statistics = settings.statistics
         self._attached: dict[str, Source] = {}
         self.reference = base or self.members[0]
-        self.reference_folder = self.checkpoints[self.reference].folder
         self.layout: Layout = lay_out(
             self.checkpoints[self.reference].entries,
             sorted({name for checkpoint in self.checkpoints.values() for name in checkpoint.entries}, key=natural),
@@ -62,23 +62,7 @@ class ModelPool:
         Raises:
             PoolError: no member, a checkpoint that cannot be read, or patterns that do not fit the tensors.
         """
-        if not settings.members:
-            raise PoolError("pool.members is empty; name at least one checkpoint folder")
-        opener = Opener(root)
-        found = {name: opener.find(text) for name, text in settings.members.items()}
-        base, origin = None, None
-        if settings.base is not None:
-            home = opener.find(settings.base)
-            same = [name for name, reference in found.items() if reference.resolved == home.resolved]
-            base = same[0] if same else BASE
-            if not same and BASE in found:
-                raise PoolError(f"a member is called {BASE!r} but is not pool.base; give the member another name")
-            found[base] = home
-            origin = _open(opener, base, home, None)
-        sources = {
-            name: origin if name == base and origin else _open(opener, name, reference, origin)
-            for name, reference in found.items()
-        }
+        sources, base = open_sources(settings, root)
         return cls(sources, base, settings, root)
 
     @property
@@ -95,6 +79,11 @@ class ModelPool:
     def copied(self) -> tuple[str, ...]:
         """Names of the tensors that are taken from the reference: excluded, or not floating."""
         return self.layout.copied
+
+    @cached_property
+    def reference_folder(self) -> Path:
+        """Where config and tokenizer files of the pool's merges are: the reference's, or made for it."""
+        return folder_of(self.checkpoints[self.reference], cache_folder() / "folders")
 
     @cached_property
     def slots(self) -> Mapping[str, tuple[Slot, ...]]:
@@ -222,10 +211,3 @@ class ModelPool:
     @cached_property
     def _differences(self) -> Differences:
         return compare(self.checkpoints, self.reference, self.layout)
-
-
-def _open(opener: Opener, name: str, reference: Reference, base: Source | None) -> Source:
-    try:
-        return opener.open(reference, base)
-    except PoolError as error:
-        raise PoolError(f"pool member {name}: {error}") from error

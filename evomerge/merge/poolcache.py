@@ -25,6 +25,11 @@ Arrays = dict[str, NDArray[Any]]
 _NAMES = {dtype: name for name, dtype in STORED.items() if name != "BF16"}
 
 
+def cache_folder() -> Path:
+    """What is kept between runs: ``$XDG_CACHE_HOME/evomerge`` or ``~/.cache/evomerge``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evomerge"
+
+
 class PoolCache:
     """Named arrays by key in a ``folder``; without a folder nothing is kept. Processes may share it."""
 

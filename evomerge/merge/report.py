@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.merge.layout import Layout
+from evomerge.merge.layout import Layout, layer_of
 from evomerge.merge.source import Source, read_json
 from evomerge.merge.tensorfile import TensorFile
 from evomerge.strategy import Group
@@ -81,6 +81,7 @@ def compare(checkpoints: Mapping[str, Source], reference: str, layout: Layout) -
     for name, other in checkpoints.items():
         warnings += [f"{name}: {note}" for note in other.notes]
         if name != reference:
+            errors += [f"{name}: {problem}" for problem in _depth_problems(one, other, layout)]
             errors += [f"{name}: {problem}" for problem in _tensor_problems(one, other, layout)]
             errors += [f"{name}: {problem}" for problem in _vocabulary_problems(one.folder, other.folder)]
             warnings += [f"{name}: {note}" for note in _tensor_notes(one, other, layout)]
@@ -98,6 +99,16 @@ def _member(name: str, checkpoint: Source, shared: Collection[TensorFile]) -> Me
         bytes=sum(file.nbytes for file in own),
         dtypes=tuple(sorted(Counter(entry.dtype for file in own for entry in file.entries.values()).items())),
     )
+
+
+def _depth_problems(one: Source, other: Source, layout: Layout) -> Iterator[str]:
+    """More or fewer layers, before all the tensors that are then too many or too few."""
+    ours, theirs = (
+        1 + max((layer_of(name) or 0 for name in source.entries if not layout.excludes(name)), default=0)
+        for source in (one, other)
+    )
+    if ours != theirs:
+        yield f"has {theirs} layers instead of {ours}; choose as many of its layers with pool.layers"
 
 
 def _tensor_problems(one: Source, other: Source, layout: Layout) -> Iterator[str]:

@@ -62,6 +62,13 @@ class Source(ABC):
         path = self.folder / "config.json"
         return read_json(path) if path.is_file() else {}
 
+    def overlay(self) -> Mapping[str, bytes | None]:
+        """Files that are not as in ``folder``, by name: their content, or ``None``: there is none.
+
+        A changed config need not be among them: `config` says it.
+        """
+        return {}
+
     def first_not_finite(self, name: str) -> tuple[int, float] | None:
         """Flat index and value of the first NaN or infinity of a floating tensor, read chunk by chunk."""
         for start, stop in chunks(self.entries[name].size, CHUNK):
@@ -118,6 +125,14 @@ class View(Source):
         self.folder = origins[0].folder
         self.files = tuple(dict.fromkeys(file for origin in origins for file in origin.files))
         self.notes = tuple(note for origin in origins for note in origin.notes)
+
+    def config(self) -> dict[str, Any]:
+        """The first origin's."""
+        return self.origins[0].config()
+
+    def overlay(self) -> Mapping[str, bytes | None]:
+        """The first origin's."""
+        return self.origins[0].overlay()
 
     def identity(self) -> str:
         """Of the key and the origins."""
