@@ -13,7 +13,7 @@ cut of the work must agree with it::
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +27,11 @@ from evomerge.candidate import Recipe, Segment
 from evomerge.errors import RecipeError
 from evomerge.merge import merged, source, stream, table
 from evomerge.merge.build import Builder, Mode
-from evomerge.merge.operators.port import LinearOperator, Operator, Parameter, Scope, Values, operator
+from evomerge.merge.operators.port import LinearOperator, Scope, Values
 from evomerge.merge.pool import ModelPool
 from evomerge.settings import PoolSettings
 from evomerge.testing.checkpoints import save_checkpoint
+from evomerge.testing.declaration import DeclarationContract
 
 Whole = Mapping[str, NDArray[np.float64]]
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -46,11 +47,9 @@ SIZE = 105
 MEMBERS = ("one", "two", "three")
 
 
-class OperatorContract(ABC):
+class OperatorContract(DeclarationContract):
     """Inherit, set ``name`` (and ``options``, ``sources``), and write ``direct``."""
 
-    name: ClassVar[str]
-    options: ClassVar[tuple[tuple[str, str | int | float | bool], ...]] = ()
     sources: ClassVar[int] = 3
     """How many of the three pool members the recipes here merge; the first is the base if the operator has one."""
     tolerance: ClassVar[float] = 1e-5
@@ -75,9 +74,6 @@ class OperatorContract(ABC):
             flat += [1.0] if parameter.per == "segment" else [1.0 / count] * count
         return tuple(flat)
 
-    def operator(self) -> Operator:
-        return operator(self.name, self.options)
-
     @pytest.fixture
     def pool(self, tmp_path: Path) -> ModelPool:
         return self.make_pool(tmp_path / "pool", self.vectors(5))
@@ -98,15 +94,6 @@ class OperatorContract(ABC):
         members = {member: f"{member}.safetensors" for member in settings.pop("order_of_members", MEMBERS)}
         return ModelPool.open(PoolSettings(members=members, **(defaults | settings)), folder)
 
-    def values(self, seed: int = 0) -> tuple[float, ...]:
-        """Some values within the declared range."""
-        draw = np.random.default_rng(seed)
-        return tuple(
-            _within(parameter, float(draw.random()))
-            for parameter in self.operator().parameters
-            for _ in range(parameter.count(self.sources))
-        )
-
     def recipe(self, values: tuple[float, ...], members: Sequence[str] = MEMBERS) -> Recipe:
         """The same values on every segment."""
         segments = tuple(Segment(group, 0, size, values) for group, size in SIZES.items())
@@ -126,28 +113,6 @@ class OperatorContract(ABC):
         theta = {name: np.stack([model[name] for model in models]) for name in SHAPES}
         merged_model = self.direct(theta, self.operator().values(flat, self.sources))
         return np.concatenate([np.asarray(merged_model[name], dtype=np.float64).ravel() for name in SHAPES])
-
-    def test_defaults_and_ranges_are_possible_values(self) -> None:
-        for parameter in self.operator().parameters:
-            assert parameter.low <= parameter.default <= parameter.high
-            for value in (parameter.low, parameter.default, parameter.high):
-                parameter.check(value)
-
-    def test_impossible_values_are_refused_by_name(self) -> None:
-        merge = self.operator()
-        flat = self.values()
-        at = 0
-        for parameter in merge.parameters:
-            low, high = parameter.limits
-            beyond = [low - 1.0] * (low > -math.inf) + [high + 1.0] * (high < math.inf)
-            for bad in (math.nan, math.inf, *beyond):
-                with pytest.raises(RecipeError, match=parameter.name):
-                    merge.values((*flat[:at], bad, *flat[at + 1 :]), self.sources)
-            at += parameter.count(self.sources)
-
-    def test_options_are_refused_unless_known(self) -> None:
-        with pytest.raises(RecipeError, match="nonsense"):
-            operator(self.name, (*self.options, ("nonsense", 1)))
 
     def test_refuses_a_wrong_number_of_values(self, pool: ModelPool) -> None:
         with pytest.raises(RecipeError, match="values"):
@@ -270,11 +235,6 @@ def whole(vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
         found[name] = vector[at : at + math.prod(shape)].reshape(shape)
         at += math.prod(shape)
     return found
-
-
-def _within(parameter: Parameter, share: float) -> float:
-    value = parameter.low + share * (parameter.high - parameter.low)
-    return float(round(value)) if parameter.kind == "integer" else value
 
 
 class Coefficients:
