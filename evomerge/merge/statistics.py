@@ -62,10 +62,10 @@ class Magnitudes:
             return 0.0
         if kept <= 0:
             return math.inf
-        above, which = _nth_largest(self._counts, kept)
+        above, which = nth_largest(self._counts, kept)
         low = 0
         if which % 2:
-            low = _nth_largest(self._within(which // 2), kept - above)[1]
+            low = nth_largest(self._within(which // 2), kept - above)[1]
         return _value(which // 2 << 16 | low)
 
     def kept(self, threshold: float) -> int:
@@ -148,7 +148,7 @@ def _histogram(tensor: Tensor, source: int) -> tuple[NDArray[np.uint16], Counts]
         counts = np.zeros(BINS, dtype=np.int64)
         for base, other in _blocks(tensor, source):
             count(base, other, counts)
-        return _sparse(counts)
+        return occurring(counts)
 
     found = tensor.remember("magnitudes of tau 1", compute, of=(0, source))
     return found["which"], found["counts"]
@@ -162,7 +162,7 @@ def _near(tensor: Tensor, source: int, upper: int) -> tuple[NDArray[np.uint16], 
         total = np.zeros(1 << 16, dtype=np.int64)
         for base, other in _blocks(tensor, source):
             count_within(base, other, upper, total)
-        return _sparse(total)
+        return occurring(total)
 
     found = tensor.remember(f"magnitudes of tau 1 within {upper}", compute, of=(0, source))
     return found["which"], found["counts"]
@@ -174,12 +174,13 @@ def _blocks(tensor: Tensor, source: int) -> Iterator[tuple[Floats, Floats]]:
         yield tensor.read(0, start, stop), tensor.read(source, start, stop)
 
 
-def _sparse(counts: Counts) -> dict[str, NDArray[Any]]:
+def occurring(counts: Counts) -> dict[str, NDArray[Any]]:
+    """Which of at most 65,536 bins are not empty, uint16, and their counts."""
     which = np.flatnonzero(counts)
     return {"which": which.astype(np.uint16), "counts": counts[which]}
 
 
-def _nth_largest(counts: Counts, n: int) -> tuple[int, int]:
+def nth_largest(counts: Counts, n: int) -> tuple[int, int]:
     """How many lie above the bin of the n-th largest (from 1), and which bin that is."""
     from_top = np.cumsum(counts[::-1])
     at = int(np.searchsorted(from_top, n))
