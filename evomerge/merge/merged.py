@@ -128,6 +128,10 @@ class MergedTensor:
         """Elements of one source."""
         return self.of.streams[source].read(self.slot, start, stop)
 
+    def bits(self, seed: int, source: int, start: int, stop: int) -> NDArray[np.uint16]:
+        """Sixteen random bits per element."""
+        return uniform_bits(seed, f"{self.of.names[source]}:{self.name}", start, stop)
+
     def remember(
         self,
         key: str,
@@ -192,8 +196,7 @@ class MergedPiece:
 
     def bits(self, seed: int, source: int) -> NDArray[np.uint16]:
         """Sixteen random bits per element."""
-        name = f"{self.tensor.of.names[source]}:{self.tensor.name}"
-        return uniform_bits(seed, name, self.start, self._stop).reshape(self._shape)
+        return self.tensor.bits(seed, source, self.start, self._stop).reshape(self._shape)
 
     def attached(self, kind: str) -> Floats:
         """What the pool keeps beside the sources, shaped like ``theta``."""

@@ -250,6 +250,9 @@ class Tensor(Protocol):
     def read(self, source: int, start: int, stop: int) -> NDArray[np.float32]:
         """Elements ``start:stop`` of one source, flattened, on the CPU."""
 
+    def bits(self, seed: int, source: int, start: int, stop: int) -> NDArray[np.uint16]:
+        """What `Piece.bits` gives for elements ``start:stop``, flattened, on the CPU."""
+
     def remember(
         self,
         key: str,
