@@ -21,6 +21,10 @@ class PoolSettings:
         groups: a name for each parameter group, and the patterns of its tensors; default: one group, ``all``.
         layers: for a member (or ``base``), ranges of its layers such as ``["0:8", "4:12"]``, half-open: the model that
             consists of these layers, one after the other, takes its place.
+        vocabulary: how models with other tokens go together: ``same`` refuses them; ``base``, the name of a member or
+            a folder with a tokenizer gives all that vocabulary; ``union`` gives the base's and then all others' tokens.
+            A token that a model lacks takes the base's row, or else the mean of those who have it.
+        pad_vocabulary: the rows of embeddings and head are filled up to a multiple of this.
         exclude: patterns of tensors that are not merged but copied from the base, or else from the first member.
         statistics: for a member (or ``base``), what some operators need beside its weights: a number such as ``loss``
             or ``step``, or a ``.safetensors`` file such as ``fisher`` or ``activations``, by that name.
@@ -31,6 +35,8 @@ class PoolSettings:
     order: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    vocabulary: str = "same"
+    pad_vocabulary: Annotated[int, Gt(0)] = 1
     exclude: tuple[str, ...] = ()
     statistics: dict[str, dict[str, str | float]] = field(default_factory=dict)
 

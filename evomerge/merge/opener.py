@@ -11,8 +11,10 @@ from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.source import Source
 from evomerge.merge.views.adapted import Adapted
 from evomerge.merge.views.adapter import Adapter
+from evomerge.merge.views.alignment import with_padding, with_tokens
 from evomerge.merge.views.layers import Stacked
 from evomerge.merge.views.peft import CONFIG, is_adapter
+from evomerge.merge.views.tied import with_heads
 from evomerge.settings import PoolSettings
 
 BASE = "base"
@@ -44,11 +46,11 @@ class Opener:
 
     def find(self, text: str) -> Reference:
         """What ``FOLDER``, ``FILE.safetensors`` or ``MODEL+ADAPTER`` stands for."""
-        whole = self._place(text)
+        whole = self.place(text)
         model, plus, adapter = text.rpartition("+")
         if not (plus and model and adapter) or whole.exists():
             return Reference(whole)
-        return Reference(self._place(model), self._place(adapter))
+        return Reference(self.place(model), self.place(adapter))
 
     def open(self, reference: Reference, base: Source | None) -> Source:
         """The model. An adapter without a model of its own lies over ``base``.
@@ -66,7 +68,8 @@ class Opener:
             )
         return self._adapted(reference.model, base)
 
-    def _place(self, text: str) -> Path:
+    def place(self, text: str) -> Path:
+        """Where a text points."""
         return self._root / Path(text).expanduser()
 
     def _adapted(self, path: Path, base: Source) -> Adapted:
@@ -109,7 +112,27 @@ def open_sources(settings: PoolSettings, root: Path) -> tuple[dict[str, Source],
         if name not in sources:
             raise PoolError(f"pool.layers names {name!r}, but the pool has {', '.join(sources)}; correct the name")
         sources[name] = Stacked(sources[name], ranges)
-    return sources, base
+    return _with_one_vocabulary(with_heads(sources, base or next(iter(sources))), base, settings, opener), base
+
+
+def _with_one_vocabulary(
+    sources: dict[str, Source], base: str | None, settings: PoolSettings, opener: Opener
+) -> dict[str, Source]:
+    reference, chosen = base or next(iter(sources)), settings.vocabulary
+    if chosen == "same":
+        return with_padding(sources, reference, settings.pad_vocabulary)
+    if chosen == "union":
+        return with_tokens(sources, reference, base, "union", settings.pad_vocabulary)
+    if chosen == "base" or chosen in sources:
+        folder = sources[reference if chosen == "base" else chosen].tokenizer_folder
+    else:
+        folder = opener.place(chosen)
+        if not folder.is_dir():
+            raise PoolError(
+                f"pool.vocabulary is {chosen!r}, which is no folder; give same, union, base, a folder with a "
+                f"tokenizer, or one of {', '.join(sources)}"
+            )
+    return with_tokens(sources, reference, base, folder, settings.pad_vocabulary)
 
 
 def _base(settings: PoolSettings, opener: Opener, found: dict[str, Reference]) -> str | None:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.merge.layout import Layout, layer_of
-from evomerge.merge.source import Source, read_json
+from evomerge.merge.source import Source
 from evomerge.merge.tensorfile import TensorFile
+from evomerge.merge.tokens import FAST, tokens_of
+from evomerge.merge.views.tied import idle_head
+from evomerge.merge.views.vocabulary import Aligned
 from evomerge.strategy import Group
 
 _ARCHITECTURE = ("architectures", "model_type", "vocab_size", "hidden_size", "num_hidden_layers")
@@ -83,7 +86,9 @@ def compare(checkpoints: Mapping[str, Source], reference: str, layout: Layout) -
         if name != reference:
             errors += [f"{name}: {problem}" for problem in _depth_problems(one, other, layout)]
             errors += [f"{name}: {problem}" for problem in _tensor_problems(one, other, layout)]
-            errors += [f"{name}: {problem}" for problem in _vocabulary_problems(one.folder, other.folder)]
+            if not (isinstance(one, Aligned) and isinstance(other, Aligned)):
+                folders = one.tokenizer_folder, other.tokenizer_folder
+                errors += [f"{name}: {problem}" for problem in _vocabulary_problems(*folders)]
             warnings += [f"{name}: {note}" for note in _tensor_notes(one, other, layout)]
             for severe, note in _config_notes(one.config(), other.config()):
                 (errors if severe else warnings).append(f"{name}: {note}")
@@ -121,7 +126,7 @@ def _tensor_problems(one: Source, other: Source, layout: Layout) -> Iterator[str
         elif not entry.floating:
             yield f"tensor {slot.name!r} has dtype {entry.dtype}, which cannot be merged"
     for name in other.entries:
-        if name not in one.entries and not layout.excludes(name):
+        if name not in one.entries and not layout.excludes(name) and not idle_head(other, name):
             yield f"has the extra tensor {name!r}"
 
 
@@ -133,6 +138,9 @@ def _tensor_notes(one: Source, other: Source, layout: Layout) -> Iterator[str]:
     )
     for (theirs, ours), count in sorted(kinds.items()):
         yield f"{count} tensors are stored as {theirs} instead of {ours}; arithmetic is in float32"
+    for name in other.entries:
+        if name not in one.entries and idle_head(other, name):
+            yield f"stores {name!r}, which is tied to its embeddings; it is left out"
     for name in layout.copied:
         if name not in other.entries:
             yield f"has no tensor {name!r}; it is copied from the reference anyway"
@@ -149,29 +157,17 @@ def _config_notes(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[
 
 def _vocabulary_problems(one: Path, other: Path) -> Iterator[str]:
     """Different vocabularies make rows of the embeddings mean different tokens: merging them is nonsense."""
+    cure = "so its token numbers mean other words; set pool.vocabulary to union, to base or to one of the members"
     for name in _VOCABULARIES:
         if (one / name).is_file() and (other / name).is_file() and _digest(one / name) != _digest(other / name):
-            yield f"{name} differs, so its token numbers mean other words"
-    tokenizers = one / "tokenizer.json", other / "tokenizer.json"
+            yield f"{name} differs, {cure}"
+    tokenizers = one / FAST, other / FAST
     if not all(path.is_file() for path in tokenizers) or _digest(tokenizers[0]) == _digest(tokenizers[1]):
         return
-    ours, theirs = (_vocabulary(path) for path in tokenizers)
+    ours, theirs = tokens_of(one) or {}, tokens_of(other) or {}
     if ours != theirs:
         differ = sum(1 for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
-        yield f"tokenizer.json has another vocabulary ({differ} tokens differ), so its token numbers mean other words"
-
-
-def _vocabulary(path: Path) -> dict[str, int]:
-    """Token to number, added tokens included; two spellings of one vocabulary are equal."""
-    table = read_json(path)
-    model = table.get("model")
-    vocabulary = model.get("vocab", {}) if isinstance(model, dict) else {}
-    if isinstance(vocabulary, list):  # unigram models list (token, log-probability)
-        vocabulary = {str(pair[0]): number for number, pair in enumerate(vocabulary)}
-    tokens = dict(vocabulary)
-    for added in table.get("added_tokens") or ():
-        tokens[str(added.get("content"))] = added.get("id")
-    return tokens
+        yield f"{FAST} has another vocabulary ({differ} tokens differ), {cure}"
 
 
 def _digest(path: Path) -> bytes:

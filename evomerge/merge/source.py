@@ -53,6 +53,11 @@ class Source(ABC):
         """Elements ``start:stop`` of a flattened floating tensor, as a new float32 array."""
         return to_float32(self.stored(name, start, stop), self.entries[name].dtype)
 
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is that numbers the rows of its embeddings."""
+        return self.folder
+
     def config(self) -> dict[str, Any]:
         """The model's ``config.json``, empty where there is none.
 
@@ -125,6 +130,11 @@ class View(Source):
         self.folder = origins[0].folder
         self.files = tuple(dict.fromkeys(file for origin in origins for file in origin.files))
         self.notes = tuple(note for origin in origins for note in origin.notes)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The first origin's."""
+        return self.origins[0].tokenizer_folder
 
     def config(self) -> dict[str, Any]:
         """The first origin's."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import PoolError
+from evomerge.merge.kinds import is_embeddings
 from evomerge.merge.once import Once
 from evomerge.merge.source import CHUNK, View, computed
 from evomerge.merge.tensorfile import Array, Entry, Floats, chunks
+from evomerge.merge.tokens import files, replacing
 from evomerge.merge.views.adapter import Adapter, Change, LowRank
 
 _HELD = 4
@@ -53,6 +57,27 @@ class Adapted(View):
         if change.whole is not None and not change.computes:
             return self.adapter.file.stored(change.whole, start, stop)
         return self._computed(name, change, start, self.entries[name].size if stop is None else stop)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The adapter's, where it has both a tokenizer and embeddings of its own."""
+        return self.adapter.folder if self._resized() and files(self.adapter.folder) else self.base.tokenizer_folder
+
+    def config(self) -> dict[str, Any]:
+        """The base's, with as many tokens as the adapter's embeddings have rows."""
+        config, rows = self.base.config(), self._resized()
+        return {**config, "vocab_size": rows} if rows and "vocab_size" in config else config
+
+    def overlay(self) -> Mapping[str, bytes | None]:
+        """The adapter's tokenizer, where it is its own."""
+        return {**self.base.overlay(), **replacing(self.tokenizer_folder, self.base.folder)}
+
+    def _resized(self) -> int | None:
+        """Rows of the embeddings that the adapter brings."""
+        for name, change in self.adapter.changes.items():
+            if change.whole is not None and is_embeddings(name):
+                return self.entries[name].shape[0]
+        return None
 
     def export_dtype(self, name: str) -> str:
         """The base's."""
