@@ -1,0 +1,173 @@
+"""Weighted sums of stored numbers, converted and rounded on the way; several sums in one pass over their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+from numpy import float32, uint64
+from numpy.typing import NDArray
+
+from evomerge.merge.kernels.lanes import (
+    CODES,
+    WIDTH,
+    Address,
+    added,
+    load,
+    load_floats,
+    scaled,
+    store,
+    store_floats,
+)
+from evomerge.merge.tensorfile import Array
+
+Addresses = NDArray[np.uint64]
+Codes = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+_TILES = 2
+"""Vectors of each source that several sums share at a time: few, so that many streams of memory are under way."""
+_STEP = 2 * WIDTH
+_SPAN = _TILES * _STEP
+_FLOAT = uint64(4)
+_NEXT = uint64(WIDTH) * _FLOAT
+
+
+def weighted_sums(
+    sources: Sequence[tuple[Array, str]],
+    weights: NDArray[np.float64],
+    outs: Sequence[Array],
+    dtype: str,
+    past: bool = False,
+) -> None:
+    """``outs[r] = sum_k weights[r, k] sources[k]`` in float32, left to right, rounded to a safetensors ``dtype``.
+
+    Sources are flat arrays as `STORED` holds them, with their dtypes. Weights, R x K, are rounded to float32; what is
+    zero then is no term of a sum, and a lone term of weight 1 and the same dtype is copied bit for bit. Each sum is
+    what it would be alone. ``past`` the caches: for results that are much larger than those.
+    """
+    with np.errstate(over="ignore"):
+        rounded = weights.astype(np.float32)
+    rows = [row for row in range(len(outs)) if not _simple(sources, rounded[row], outs[row], dtype)]
+    if not rows:
+        return
+    used: list[int] = np.flatnonzero(rounded[rows].any(axis=0)).tolist()
+    codes = np.array([CODES[sources[k][1]] for k in used], dtype=np.int64)
+    factors = np.ascontiguousarray(rounded[rows][:, used])
+    arrays = [np.require(sources[k][0], requirements=("C", "A")) for k in used]
+    places = [outs[row] for row in rows]
+    count = places[0].size
+    whole = count - count % _STEP
+    _call([array[:whole] for array in arrays], codes, factors, [place[:whole] for place in places], CODES[dtype], past)
+    if whole < count:
+        padded = [np.concatenate([array[whole:], np.zeros(whole + _STEP - count, array.dtype)]) for array in arrays]
+        ends = [np.empty(_STEP, place.dtype) for place in places]
+        _call(padded, codes, factors, ends, CODES[dtype], past=False)
+        for place, end in zip(places, ends, strict=True):
+            place[whole:] = end[: count - whole]
+
+
+def _call(arrays: Sequence[Array], codes: Codes, weights: Floats, outs: Sequence[Array], code: int, past: bool) -> None:
+    """Whole vectors; the arrays are held while their addresses are in use."""
+    kernel = _sums if len(outs) > 1 else _sum
+    kernel(
+        np.array([_address(array) for array in arrays], dtype=np.uint64),
+        codes,
+        np.array([array.itemsize for array in arrays], dtype=np.uint64),
+        weights,
+        np.array([_address(out) for out in outs], dtype=np.uint64),
+        code,
+        outs[0].itemsize,
+        outs[0].size,
+        past and all(_address(out) % 64 == 0 for out in outs),
+    )
+
+
+def _simple(sources: Sequence[tuple[Array, str]], weights: Floats, out: Array, dtype: str) -> bool:
+    """Whether there was nothing to add: no term, or a lone one to copy."""
+    used = np.flatnonzero(weights)
+    if not len(used):
+        out.fill(0)
+    elif len(used) == 1 and weights[used[0]] == 1.0 and sources[used[0]][1] == dtype:
+        np.copyto(out, sources[used[0]][0])
+    else:
+        return False
+    return True
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+@njit(nogil=True, cache=True)
+def _sum(
+    sources: Addresses,
+    codes: Codes,
+    sizes: Addresses,
+    weights: Floats,
+    outs: Addresses,
+    code: int,
+    size: int,
+    count: int,
+    past: bool,
+) -> None:
+    """A single sum never leaves the registers."""
+    for start in range(0, count, WIDTH):
+        at = uint64(start)
+        total = scaled(load(codes[0], sources[0] + at * sizes[0]), weights[0, 0])
+        for k in range(1, sources.size):
+            total = added(total, scaled(load(codes[k], sources[k] + at * sizes[k]), weights[0, k]))
+        store(code, total, outs[0] + at * uint64(size), past)
+
+
+@njit(nogil=True, cache=True)
+def _sums(
+    sources: Addresses,
+    codes: Codes,
+    sizes: Addresses,
+    weights: Floats,
+    outs: Addresses,
+    code: int,
+    size: int,
+    count: int,
+    past: bool,
+) -> None:
+    """Each source is converted once; the sums add what is in the nearest cache."""
+    columns = sources.size
+    converted = np.empty((columns, _SPAN), np.float32)
+    near = uint64(converted.ctypes.data)
+    places, factors, counts = _terms(weights, near)
+    for start in range(0, count, _SPAN):
+        stop = min(start + _SPAN, count)
+        for k in range(columns):
+            for at in range(start, stop, WIDTH):
+                place = near + uint64(k * _SPAN + at - start) * _FLOAT
+                store_floats(load(codes[k], sources[k] + uint64(at) * sizes[k]), place)
+        for row in range(outs.size):
+            for at in range(start, stop, 2 * WIDTH):
+                on = uint64(at - start) * _FLOAT
+                place, factor = places[row, 0] + on, factors[row, 0]
+                one, two = scaled(load_floats(place), factor), scaled(load_floats(place + _NEXT), factor)
+                for term in range(1, counts[row]):
+                    place, factor = places[row, term] + on, factors[row, term]
+                    one = added(one, scaled(load_floats(place), factor))
+                    two = added(two, scaled(load_floats(place + _NEXT), factor))
+                out = outs[row] + uint64(at) * uint64(size)
+                store(code, one, out, past)
+                store(code, two, out + uint64(WIDTH) * uint64(size), past)
+
+
+@njit(nogil=True)
+def _terms(weights: Floats, near: Address) -> tuple[Addresses, Floats, Codes]:
+    """Of each sum: where its terms are converted to, their weights, and how many they are."""
+    places, factors = np.zeros(weights.shape, np.uint64), np.zeros(weights.shape, np.float32)
+    counts = np.zeros(len(weights), np.int64)
+    for row in range(len(weights)):
+        for k in range(weights.shape[1]):
+            if weights[row, k] != float32(0.0):
+                places[row, counts[row]] = near + uint64(k * _SPAN) * _FLOAT
+                factors[row, counts[row]] = weights[row, k]
+                counts[row] += 1
+    return places, factors, counts
