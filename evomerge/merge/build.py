@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import ANCESTOR, MEMBER, Recipe
 from evomerge.errors import RecipeError
+from evomerge.merge.adapters.engine import AdapterEngine
+from evomerge.merge.adapters.merged import MergedAdapter
+from evomerge.merge.adapters.port import FactorOperator
 from evomerge.merge.bind import Target
 from evomerge.merge.cache import Vector, VectorCache
 from evomerge.merge.dense import Dense, DenseEngine
@@ -65,6 +68,7 @@ class Builder:
         self._table = TableEngine(pool, gram_cache)
         self._stream = StreamEngine(pool)
         self._kept = PoolCache(gram_cache and gram_cache / "pools")
+        self._adapters = AdapterEngine(pool, self._kept)
         self._cache = VectorCache(cache_bytes)
 
     def resolve(self, recipe: Recipe, ancestors: Sequence[Recipe] = ()) -> Vector:
@@ -157,9 +161,12 @@ class Builder:
             vector = self._combine(recipe, merge, sources)
         elif isinstance(merge, TensorOperator):
             vector = self._merge(recipe, merge, sources)
+        elif isinstance(merge, FactorOperator):
+            streams = self._streams(recipe.sources, sources)
+            vector = self._mutated(recipe, self._adapters.merge(recipe, merge, streams))
         else:
             raise RecipeError(f"operator {recipe.operator!r} is of no kind that can be built: {type(merge).__name__}")
-        if self.mode == "dense":
+        if self.mode == "dense" and not isinstance(vector, MergedAdapter):  # which others may take factors from
             vector = self._densify(vector)
         self._cache.put(recipe.digest, vector, self._engine(vector).nbytes(vector))
         return vector
@@ -185,7 +192,10 @@ class Builder:
         """A tensor operator, and the noise on top of it."""
         segments = checked(recipe, merge, self.pool.layout)
         of = Sources(self.pool, recipe.sources, self._streams(recipe.sources, sources), self._kept)
-        merged = Merged(recipe.digest, merge, of, segments)
+        return self._mutated(recipe, Merged(recipe.digest, merge, of, segments))
+
+    def _mutated(self, recipe: Recipe, merged: Stream) -> Stream:
+        """With the recipe's noise on top."""
         if recipe.noise is None:
             return merged
         ones = [(group.name, 0, group.size, (1.0,)) for group in self.pool.groups]

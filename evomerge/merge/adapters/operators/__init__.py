@@ -1,0 +1,1 @@
+"""Operators on the factors of adapters, one family a file."""
