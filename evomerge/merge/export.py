@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from evomerge.errors import ExportError
 from evomerge.merge.build import Builder
 from evomerge.merge.cache import Vector
 from evomerge.merge.companions import companions
+from evomerge.merge.folders import new_folder
 from evomerge.merge.layout import natural
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.source import CHUNK, read_json
@@ -55,23 +54,18 @@ def export(
     if dtype is not None and dtype not in DTYPES:
         raise ExportError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     vector = builder.resolve(recipe, ancestors)
-    out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"{out} exists and is not empty; choose another folder or remove it")
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        partial.mkdir(parents=True)
-        _Weights(builder, vector, dtype, progress).write(partial, shard_bytes)
-        _copy_companions(builder.pool.reference_folder, partial, dtype)
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        provenance = _provenance(builder.pool, _table(builder, vector, recipe, ancestors), recipe, ancestors)
-        (partial / "recipe.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
-        _sync(partial)
-        partial.replace(out)
-    except OSError as error:
-        raise ExportError(f"cannot write {out}: {error.strerror or error}; nothing was left behind") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(out) as folder:
+        _Weights(builder, vector, dtype, progress).write(folder, shard_bytes)
+        _copy_companions(builder.pool.reference_folder, folder, dtype)
+        table = flat_table(builder, vector, recipe, ancestors)
+        origin = provenance(builder.pool, recipe, ancestors)
+        write_origin(folder, card, {**origin, "coefficients": table and _coefficients(table)})
+
+
+def write_origin(folder: Path, card: str, origin: Mapping[str, Any]) -> None:
+    """Write README.md, and recipe.json: where the files beside them come from."""
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "recipe.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 
 
 def planned(pool: ModelPool, dtype: str | None = None) -> list[Planned]:
@@ -135,7 +129,7 @@ def _copy_companions(source: Path, folder: Path, dtype: str | None) -> None:
         config.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def _table(builder: Builder, vector: Vector, recipe: Recipe, ancestors: Sequence[Recipe]) -> Table | None:
+def flat_table(builder: Builder, vector: Vector, recipe: Recipe, ancestors: Sequence[Recipe]) -> Table | None:
     """The recipe flattened to coefficients, whatever it was built from; ``None`` if its ancestry has noise."""
     if isinstance(vector, Table):
         return vector
@@ -145,15 +139,8 @@ def _table(builder: Builder, vector: Vector, recipe: Recipe, ancestors: Sequence
     return flat if isinstance(flat, Table) else None
 
 
-def _provenance(pool: ModelPool, table: Table | None, recipe: Recipe, ancestors: Sequence[Recipe]) -> dict[str, Any]:
-    """What recipe.json holds; recipes are in the exact codec's form."""
-    flattened = table and {
-        group: [
-            {"start": start, "stop": stop, "coefficients": row}
-            for start, stop, row in zip(bounds.tolist(), bounds.tolist()[1:], rows.tolist(), strict=False)
-        ]
-        for group, (bounds, rows) in table.parts.items()
-    }
+def provenance(pool: ModelPool, recipe: Recipe, ancestors: Sequence[Recipe]) -> dict[str, Any]:
+    """What recipe.json holds of any export; recipes are in the exact codec's form."""
     return {
         "digest": recipe.digest,
         "recipe": json.loads(recipe.text),
@@ -162,12 +149,15 @@ def _provenance(pool: ModelPool, table: Table | None, recipe: Recipe, ancestors:
         "source_digests": pool.digests(),
         "groups": {group.name: group.size for group in pool.groups},
         "order": [slot.name for slot in pool.layout.slots],
-        "coefficients": flattened,
     }
 
 
-def _sync(folder: Path) -> None:
-    """Force the files to disk before the rename makes them visible."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+def _coefficients(table: Table) -> dict[str, list[dict[str, Any]]]:
+    """Of every source, stretch by stretch of each group."""
+    return {
+        group: [
+            {"start": start, "stop": stop, "coefficients": row}
+            for start, stop, row in zip(bounds.tolist(), bounds.tolist()[1:], rows.tolist(), strict=False)
+        ]
+        for group, (bounds, rows) in table.parts.items()
+    }
