@@ -14,6 +14,7 @@ from evomerge.merge.views.adapter import Adapter
 from evomerge.merge.views.alignment import with_padding, with_tokens
 from evomerge.merge.views.layers import Stacked
 from evomerge.merge.views.peft import CONFIG, is_adapter
+from evomerge.merge.views.quantised import whole_precision
 from evomerge.merge.views.tied import with_heads
 from evomerge.settings import PoolSettings
 
@@ -42,7 +43,7 @@ class Opener:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._opened: dict[Path, Checkpoint] = {}
+        self._opened: dict[Path, Source] = {}
 
     def find(self, text: str) -> Reference:
         """What ``FOLDER``, ``FILE.safetensors`` or ``MODEL+ADAPTER`` stands for."""
@@ -78,8 +79,9 @@ class Opener:
     def _checkpoint(self, path: Path) -> Source:
         key = path.resolve()
         if key not in self._opened:
-            self._opened[key] = Checkpoint(path)
-            self._refuse_factors(self._opened[key])
+            checkpoint = Checkpoint(path)
+            self._refuse_factors(checkpoint)
+            self._opened[key] = whole_precision(checkpoint)
         return self._opened[key]
 
     def _refuse_factors(self, checkpoint: Checkpoint) -> None:

@@ -17,12 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import PoolError
-from evomerge.merge.tensorfile import STORED, TensorFile
+from evomerge.merge.tensorfile import NATIVE, STORED, TensorFile
 from evomerge.merge.writer import Planned, write_file
 
 Arrays = dict[str, NDArray[Any]]
-
-_NAMES = {dtype: name for name, dtype in STORED.items() if name != "BF16"}
 
 
 def cache_folder() -> Path:
@@ -64,7 +62,7 @@ def _load(path: Path) -> Arrays | None:
 def _save(path: Path, arrays: Arrays) -> None:
     """Write beside and rename."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.{id(arrays):x}")
-    planned = [Planned(name, _NAMES[array.dtype], array.shape) for name, array in arrays.items()]
+    planned = [Planned(name, NATIVE[array.dtype], array.shape) for name, array in arrays.items()]
     planned.sort(key=lambda plan: -STORED[plan.dtype].itemsize)
 
     def pieces(plan: Planned) -> Iterator[NDArray[Any]]:

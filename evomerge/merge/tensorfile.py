@@ -12,6 +12,7 @@ import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +32,8 @@ STORED: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),  # numpy has no bfloat16: its bits, the upper half of a float32's
+    "F8_E4M3": np.dtype("<u1"),  # nor eight bits of floating point
+    "F8_E5M2": np.dtype("<u1"),
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "I16": np.dtype("<i2"),
@@ -43,7 +46,10 @@ STORED: dict[str, np.dtype[Any]] = {
 }
 """How numpy holds each safetensors dtype."""
 
-FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+FLOATING = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+
+NATIVE = {dtype: name for name, dtype in STORED.items() if name not in ("BF16", "F8_E4M3", "F8_E5M2")}
+"""The safetensors dtype of an array that numpy itself understands."""
 
 _AGAIN = "download or convert the checkpoint again"
 
@@ -201,15 +207,34 @@ def to_float32(stored: Array, dtype: str) -> Floats:
         bits = stored.astype(np.uint32)
         bits <<= 16
         return bits.view(np.float32)
+    if dtype in ("F8_E4M3", "F8_E5M2"):
+        return _eight_bits(dtype).take(stored)
     with np.errstate(over="ignore"):
         return stored.astype(np.float32)
+
+
+@cache
+def _eight_bits(dtype: str) -> Floats:
+    """The values of all 256 bytes (arXiv:2209.05433): E5M2 is the upper half of a float16, E4M3 has no infinities."""
+    codes = np.arange(256)
+    if dtype == "F8_E5M2":
+        return (codes << 8).astype("<u2").view("<f2").astype(np.float32)
+    exponent, fraction = codes >> 3 & 15, codes & 7
+    values = np.where(exponent == 0, fraction * 2.0**-9, (8 + fraction) * 2.0 ** (exponent - 10))
+    values[codes & 127 == 127] = np.nan
+    return np.where(codes < 128, values, -values).astype(np.float32)
 
 
 def from_float32(values: Floats, dtype: str) -> Array:
     """The values rounded to nearest even in a floating safetensors dtype, as numpy holds it.
 
     Values too large for the dtype become infinite. NaN is not expected.
+
+    Raises:
+        ValueError: a dtype that is only read.
     """
+    if STORED[dtype].kind != "f" and dtype != "BF16":
+        raise ValueError(f"{dtype} is never written")
     if dtype == "BF16":
         bits = values.view(np.uint32)
         return ((bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16).astype(STORED["BF16"])

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.merge.tensorfile import STORED, from_float32
+from evomerge.merge.tensorfile import NATIVE, from_float32
 from evomerge.merge.writer import Planned, aligned, write_file
-
-_NAMES = {dtype: name for name, dtype in STORED.items() if name != "BF16"}
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, NDArray[Any]], bfloat16: bool = False) -> Path:
     """Write arrays as one new safetensors file at ``path``, float32 ones as bfloat16 if asked; returns ``path``."""
     stored = {}
     for name, array in tensors.items():
-        kind = "BF16" if bfloat16 and array.dtype == np.float32 else _NAMES[array.dtype]
+        kind = "BF16" if bfloat16 and array.dtype == np.float32 else NATIVE[array.dtype]
         flat = np.ascontiguousarray(array).reshape(-1)
         stored[name] = Planned(name, kind, array.shape), from_float32(flat, kind) if kind == "BF16" else flat
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ BAD: dict[str, tuple[Any, bytes, str]] = {
     "too deep": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"", "no JSON"),
     "no object": ([1], b"", "no JSON object"),
     "repeated name": (b'{"a": %s, "a": %s}' % ((json.dumps(A).encode(),) * 2), b"\0" * 8, "'a' occurs twice"),
-    "unknown dtype": ({"a": A | {"dtype": "F8_E4M3"}}, b"\0" * 8, "'a' has the unsupported dtype"),
+    "unknown dtype": ({"a": A | {"dtype": "F8_E8M0"}}, b"\0" * 8, "'a' has the unsupported dtype"),
     "dtype no text": ({"a": A | {"dtype": [1]}}, b"\0" * 8, "unsupported dtype"),
     "missing field": ({"a": {"dtype": "F32"}}, b"\0" * 8, "must have exactly"),
     "no fields": ({"a": 3}, b"\0" * 8, "must have exactly"),
@@ -175,6 +175,15 @@ def test_bfloat16_rounds_like_torch(value: float) -> None:
     assert bits.dtype == STORED["BF16"]
     expected = torch.from_numpy(array.copy()).to(torch.bfloat16).float().numpy()
     assert np.array_equal(to_float32(bits, "BF16"), expected)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("F8_E4M3", torch.float8_e4m3fn), ("F8_E5M2", torch.float8_e5m2)])
+def test_every_byte_of_eight_bit_floats_is_read_as_torch_reads_it(dtype: str, kind: torch.dtype) -> None:
+    codes = np.arange(256, dtype=np.uint8)
+    expected = torch.from_numpy(codes.copy()).view(kind).float().numpy()
+    assert np.array_equal(to_float32(codes, dtype), expected, equal_nan=True)
+    with pytest.raises(ValueError, match="never written"):
+        from_float32(expected, dtype)
 
 
 def test_every_bfloat16_survives_the_round_trip() -> None:

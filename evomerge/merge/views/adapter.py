@@ -22,6 +22,7 @@ from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.source import Source
 from evomerge.merge.tensorfile import Floats, pickle_refusal
 from evomerge.merge.views.peft import CONFIG, WEIGHTS, AdapterConfig, read_config
+from evomerge.merge.views.quantised import whole_precision
 
 Form = Literal["linear", "transposed", "embedding"]
 
@@ -107,7 +108,7 @@ class Adapter:
         self.config: AdapterConfig = read_config(folder)
         if not (folder / WEIGHTS).is_file() and (folder / _PICKLED).is_file():
             raise PoolError(pickle_refusal(folder / _PICKLED))
-        self.file = Checkpoint(folder / WEIGHTS)
+        self.file: Source = whole_precision(Checkpoint(folder / WEIGHTS))
         self.changes: Mapping[str, Change] = _Fitting(self).changes()
 
     @cached_property

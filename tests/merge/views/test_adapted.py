@@ -167,7 +167,11 @@ BAD: dict[str, tuple[Arrays, dict[str, Any], str]] = {
     "rank": (GOOD, {"r": 4}, "has rank 2 instead of 4, as adapter_config.json says"),
     "pattern's rank": (GOOD, {"rank_pattern": {"q": 8}}, "rank 2 instead of 8"),
     "no factors": ({"q.lora_A.weight": np.float32(1).reshape(()), "q.lora_B.weight": B}, {}, "rank 0 instead of 2"),
-    "whole numbers": ({"q.lora_A.weight": A.astype(np.int32), "q.lora_B.weight": B}, {}, "does not fit"),
+    "whole numbers": (
+        {"q.lora_A.weight": A.astype(np.int32), "q.lora_B.weight": B},
+        {},
+        "stored as I32, which quantised",
+    ),
     "magnitude unasked": (GOOD | {"q.lora_magnitude_vector": W[:, 0]}, {}, "use_dora: false"),
     "magnitude missing": (GOOD, {"use_dora": True}, "has no magnitude beside it, but .* use_dora: true"),
     "magnitude too long": (GOOD | {"q.lora_magnitude_vector": normal(5)}, {"use_dora": True}, "does not fit"),
