@@ -9,12 +9,14 @@ from pathlib import Path
 from evomerge.errors import PoolError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.source import Source
+from evomerge.merge.ternary import is_ternary
 from evomerge.merge.views.adapted import Adapted
 from evomerge.merge.views.adapter import Adapter
 from evomerge.merge.views.alignment import with_padding, with_tokens
 from evomerge.merge.views.layers import Stacked
 from evomerge.merge.views.peft import CONFIG, is_adapter
 from evomerge.merge.views.quantised import whole_precision
+from evomerge.merge.views.ternary import TernaryView
 from evomerge.merge.views.tied import with_heads
 from evomerge.settings import PoolSettings
 
@@ -61,7 +63,7 @@ class Opener:
         """
         if reference.adapter is not None:
             return self._adapted(reference.adapter, self.open(Reference(reference.model), base))
-        if not is_adapter(reference.model):
+        if not (is_adapter(reference.model) or is_ternary(reference.model)):
             return self._checkpoint(reference.model)
         if base is None:
             raise PoolError(
@@ -73,7 +75,9 @@ class Opener:
         """Where a text points."""
         return self._root / Path(text).expanduser()
 
-    def _adapted(self, path: Path, base: Source) -> Adapted:
+    def _adapted(self, path: Path, base: Source) -> Source:
+        if is_ternary(path):
+            return TernaryView(path, base)
         return Adapted(Adapter(path if path.is_dir() else path.parent, base))
 
     def _checkpoint(self, path: Path) -> Source:

@@ -128,7 +128,7 @@ def test_it_comes_after_any_merge(tmp_path: Path) -> None:
     after = Recipe("aim", ("pool:one", f"recipe:{merge.digest}"), after.segments)
     builder = Builder(pool, "table")
     vector = builder.resolve(after, [merge])
-    found = np.concatenate([values for slot in pool.layout.slots for _, values in builder.chunks(vector, slot)])
+    found = np.concatenate([builder.read(vector, slot, 0, slot.size) for slot in pool.layout.slots])
     mean = 0.5 * (contract.vectors(2)[1] + contract.vectors(2)[2])
     np.testing.assert_allclose(found, contract.expected([contract.vectors(2)[0], mean], (0.3,)), rtol=1e-5, atol=1e-6)
     assert found.shape == (SIZE,)
