@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.errors import RecipeError
-from evomerge.merge.operators.port import LinearOperator, Scope, Stretch, Values
+from evomerge.merge.operators.options import check_options
+from evomerge.merge.operators.port import LinearOperator, Stretch, Values
 
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -70,13 +70,12 @@ class Directional(LinearOperator):
     Where it has a base (the first source), what it combines are the task vectors ``tau_i = theta_i - theta_0``.
     """
 
-    scope: Scope | Literal["per_tensor"] = "per_tensor"
+    scope: Literal["global", "per_segment", "per_tensor"] = "per_tensor"
 
     least: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if self.scope not in ("global", "per_segment", "per_tensor"):
-            raise RecipeError(f"there is no scope {self.scope!r}; it is 'global', 'per_segment' or 'per_tensor'")
+        check_options(self)
 
     @property
     def per_tensor(self) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from evomerge.errors import RecipeError
+from evomerge.merge.operators.options import check_options
 from evomerge.merge.operators.port import LinearOperator, Parameter, Stretch, Values
 
 Side = Literal["bottom", "top", "language", "task"]
-_SIDES = ("bottom", "top", "language", "task")
 _EMBEDDINGS = ("embed", "wte", "wpe")
 """What the names of embeddings contain, in the checkpoints of common architectures."""
 _COUNT = (0.0, math.inf)
@@ -40,9 +40,7 @@ class LayerSwap(LinearOperator):
     ordered: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for side in (self.embeddings, self.head):
-            if side not in _SIDES:
-                raise RecipeError(f"layer_swap knows no side {side!r}; it is {', '.join(map(repr, _SIDES))}")
+        check_options(self)
 
     @property
     def per_tensor(self) -> bool:

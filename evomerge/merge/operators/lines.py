@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.errors import RecipeError
 from evomerge.merge.operators.angles import STRAIGHT
 from evomerge.merge.operators.arrays import beside
+from evomerge.merge.operators.options import check_options
 from evomerge.merge.operators.port import Parameter, Piece, Tensor, TensorOperator, Values
 from evomerge.merge.tensorfile import chunks
 from evomerge.merge.vectors import BLOCK
@@ -72,8 +72,7 @@ class NuSlerpAxis(LineOperator):
     ordered: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.axis not in ("last", "first"):
-            raise RecipeError(f"there is no axis {self.axis!r}; it is 'last' (rows) or 'first' (columns)")
+        check_options(self)
 
     @property
     def along(self) -> Axis:

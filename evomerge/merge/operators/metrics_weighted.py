@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from evomerge.errors import RecipeError
+from evomerge.merge.operators.options import check_options
 from evomerge.merge.operators.port import LinearOperator, Parameter, Stretch, Values
 
 
@@ -28,8 +29,7 @@ class MetricsWeighted(LinearOperator):
     )
 
     def __post_init__(self) -> None:
-        if self.metric not in ("loss", "step"):
-            raise RecipeError(f"metrics_weighted has no metric {self.metric!r}; it is 'loss' or 'step'")
+        check_options(self)
 
     def coefficients(self, values: Values, stretch: Stretch) -> tuple[float, ...]:
         """The checkpoints' shares."""

@@ -152,7 +152,8 @@ def stock(base: Doubles, experts: Doubles, defects: bool) -> Doubles:
     c = np.mean([(taus[i] * taus[j]).sum(axis=-1) / scale for (i, j), scale in zip(pairs, scales, strict=True)], axis=0)
     c = (c if defects else np.maximum(c, 0.0))[:, None]
     g = len(taus) * c / (1.0 + (len(taus) - 1) * c)
-    return g * experts.mean(axis=0) + (1.0 - g) * base
+    merged: Doubles = g * experts.mean(axis=0) + (1.0 - g) * base
+    return merged
 
 
 @pytest.mark.parametrize("ours", STOCK, ids=name)
