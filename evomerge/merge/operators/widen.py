@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.merge.kinds import is_embeddings
 from evomerge.merge.operators.arrays import beside, namespace
 from evomerge.merge.operators.port import Arrays, Grain, Parameter, Piece, Tensor, TensorOperator, Values
 from evomerge.merge.statistics import sums
@@ -22,14 +22,12 @@ Doubles = NDArray[np.float64]
 class Widen(TensorOperator):
     """``theta_0 + lambda sum_i score_i (theta_i - theta_0)``, one score per expert and column (Yu et al. 2024, WIDEN).
 
-    A column holds the weights of one input (the last axis), or of one token where the tensor's name fits ``embeddings``
-    (patterns between spaces). Within each expert the columns are ranked by how much their norm changed, and by how much
-    their direction did; ``rank / columns`` is a column's significance. Its score is the softmax of the experts'
-    significances, or ``s`` where its own exceeds ``t`` times the mean one; the mean of both rankings counts. In tensors
-    of one axis each entry's ``|theta_i - theta_0|`` is its significance. Values: ``t``, ``s``, ``lambda``.
+    A column holds the weights of one input (the last axis), in token embeddings those of one token (the first axis).
+    Within each expert the columns are ranked by how much their norm changed, and by how much their direction did;
+    ``rank / columns`` is a column's significance. Its score is the softmax of the experts' significances, or ``s``
+    where its own exceeds ``t`` times the mean one; the mean of both rankings counts. In tensors of one axis each
+    entry's ``|theta_i - theta_0|`` is its significance. Values: ``t``, ``s``, ``lambda``.
     """
-
-    embeddings: str = "*embed* *wte.weight *wpe.weight"
 
     parameters: ClassVar = (
         Parameter("t", 0.0, 2.0, 1.0),
@@ -49,7 +47,7 @@ class Widen(TensorOperator):
         if len(tensor.shape) < 2:
             means = [sums(tensor, expert).absolute / tensor.size for expert in experts]
             return np.array(means, dtype=np.float32).reshape(-1, 1, 1)
-        by_row = any(fnmatchcase(tensor.name, pattern) for pattern in self.embeddings.split())
+        by_row = is_embeddings(tensor.name)
         ranks = _ranks(tensor, by_row)
         columns = ranks["norm"].shape[1]
         both = [_scores(ranks[what] / columns, (columns - 1) / 2 / columns, values) for what in ("norm", "direction")]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.columns import add_products
+from evomerge.merge.operators import widen
 from evomerge.merge.operators.port import Values
 from evomerge.merge.operators.widen import Widen, _scores
 from evomerge.testing.operator import OperatorContract, Whole
@@ -35,12 +36,13 @@ def scores(significances: Doubles, t: float, s: float) -> Doubles:
 class TestWiden(OperatorContract):
     name = "widen"
     homogeneous = False  # a softmax of magnitudes
+    embeddings = "none"
 
     def direct(self, theta: Whole, values: Values) -> Whole:
         t, s, scale = (values.one(name) for name in ("t", "s", "lambda"))
         found = {}
         for name, (base, *experts) in theta.items():
-            by_row = self.options and name == "first.0.weight"
+            by_row = name == self.embeddings
             if base.ndim == 1:
                 each = scores(np.stack([abs(expert - base) for expert in experts]), t, s)
             else:
@@ -54,7 +56,11 @@ class TestWiden(OperatorContract):
 
 
 class TestWidenOfEmbeddings(TestWiden):
-    options = (("embeddings", "none first.0*"),)
+    embeddings = "first.0.weight"
+
+    @pytest.fixture(autouse=True)
+    def _embeddings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(widen, "is_embeddings", lambda name: name == self.embeddings)
 
 
 class TestWidenOfOneExpert(TestWiden):
