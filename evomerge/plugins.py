@@ -34,6 +34,7 @@ _EXTRAS = {
     "safetensors": "worker",
     "transformers": "worker",
     "sklearn": "worker",
+    "huggingface_hub": "hub",
     "ray": "ray",
     "psycopg": "postgres",
     "optuna": "dashboard",

@@ -15,8 +15,10 @@ class PoolSettings:
     """The models to merge. Paths are relative to the study file.
 
     Attributes:
-        members: a short name for each model, and its checkpoint folder (or one ``.safetensors`` file).
-        base: the folder of their common ancestor, where a strategy needs one.
+        members: a short name for each model, and its checkpoint folder (or one ``.safetensors`` file). It may also be
+            on the Hugging Face hub, as ``hf:org/name`` or ``hf:org/name@revision``; the folder of a LoRA adapter, which
+            lies over ``base``; or ``MODEL+ADAPTER``, an adapter over another model.
+        base: their common ancestor, where adapters or a strategy need one.
         order: tensor-name patterns that decide the order of the parameter vector; default: natural order of names.
         groups: a name for each parameter group, and the patterns of its tensors; default: one group, ``all``.
         layers: for a member (or ``base``), ranges of its layers such as ``["0:8", "4:12"]``, half-open: the model that

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evomerge.errors import PoolError
+from evomerge.merge import hub
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.source import Source
 from evomerge.merge.ternary import is_ternary
@@ -46,14 +48,47 @@ class Opener:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._opened: dict[Path, Source] = {}
+        self._fetched: dict[str, Path] = {}
 
     def find(self, text: str) -> Reference:
-        """What ``FOLDER``, ``FILE.safetensors`` or ``MODEL+ADAPTER`` stands for."""
-        whole = self.place(text)
+        """What ``FOLDER``, ``FILE.safetensors``, ``hf:ORG/NAME@REVISION`` or ``MODEL+ADAPTER`` stands for.
+
+        Raises:
+            PoolError: it is on the hub and cannot be had.
+        """
+        parts = self._parts(text)
+        return Reference(self._place(parts[0]), self._place(parts[1]) if len(parts) > 1 else None)
+
+    def pinned(self, text: str) -> str:
+        """The same, with the commits that references to the hub stood for when they were found."""
+        parts = self._parts(text)
+        return "+".join(hub.pinned(part, self._fetched[part]) if part in self._fetched else part for part in parts)
+
+    def tokenizer(self, text: str) -> Path:
+        """The folder of a tokenizer.
+
+        Raises:
+            PoolError: it is on the hub and cannot be had.
+        """
+        return self._fetch(text, hub.tokenizer) if text.startswith(hub.PREFIX) else self._local(text)
+
+    def _parts(self, text: str) -> tuple[str, ...]:
+        """Model and adapter; a path with a plus in it is one model."""
         model, plus, adapter = text.rpartition("+")
-        if not (plus and model and adapter) or whole.exists():
-            return Reference(whole)
-        return Reference(self.place(model), self.place(adapter))
+        if not (plus and model and adapter) or (not text.startswith(hub.PREFIX) and self._local(text).exists()):
+            return (text,)
+        return model, adapter
+
+    def _place(self, text: str) -> Path:
+        return self._fetch(text, hub.model) if text.startswith(hub.PREFIX) else self._local(text)
+
+    def _local(self, text: str) -> Path:
+        return self._root / Path(text).expanduser()
+
+    def _fetch(self, text: str, how: Callable[[str], Path]) -> Path:
+        if text not in self._fetched:
+            self._fetched[text] = how(text)
+        return self._fetched[text]
 
     def open(self, reference: Reference, base: Source | None) -> Source:
         """The model. An adapter without a model of its own lies over ``base``.
@@ -70,10 +105,6 @@ class Opener:
                 f"{reference.model} holds an adapter; name what it was trained on as pool.base, or write BASE+ADAPTER"
             )
         return self._adapted(reference.model, base)
-
-    def place(self, text: str) -> Path:
-        """Where a text points."""
-        return self._root / Path(text).expanduser()
 
     def _adapted(self, path: Path, base: Source) -> Source:
         if is_ternary(path):
@@ -97,8 +128,17 @@ class Opener:
                 )
 
 
-def open_sources(settings: PoolSettings, root: Path) -> tuple[dict[str, Source], str | None]:
-    """The members of a pool and, where it is none of them, the base; and what the base is called among them.
+@dataclass(frozen=True)
+class Opened:
+    """A pool's sources by name, what the base is called among them, and the settings with hub references pinned."""
+
+    sources: dict[str, Source]
+    base: str | None
+    settings: PoolSettings
+
+
+def open_sources(settings: PoolSettings, root: Path) -> Opened:
+    """The members of a pool and, where it is none of them, the base.
 
     Raises:
         PoolError: no member, one that cannot be opened, or settings for one that is not there.
@@ -106,7 +146,7 @@ def open_sources(settings: PoolSettings, root: Path) -> tuple[dict[str, Source],
     if not settings.members:
         raise PoolError("pool.members is empty; name at least one checkpoint folder")
     opener = Opener(root)
-    found = {name: opener.find(text) for name, text in settings.members.items()}
+    found = {name: _find(opener, name, text) for name, text in settings.members.items()}
     base, origin = _base(settings, opener, found), None
     if base is not None:
         origin = _open(opener, base, found[base], None)
@@ -118,7 +158,17 @@ def open_sources(settings: PoolSettings, root: Path) -> tuple[dict[str, Source],
         if name not in sources:
             raise PoolError(f"pool.layers names {name!r}, but the pool has {', '.join(sources)}; correct the name")
         sources[name] = Stacked(sources[name], ranges)
-    return _with_one_vocabulary(with_heads(sources, base or next(iter(sources))), base, settings, opener), base
+    sources = with_heads(sources, base or next(iter(sources)))
+    return Opened(_with_one_vocabulary(sources, base, settings, opener), base, _pinned(settings, opener))
+
+
+def _pinned(settings: PoolSettings, opener: Opener) -> PoolSettings:
+    return replace(
+        settings,
+        members={name: opener.pinned(text) for name, text in settings.members.items()},
+        base=settings.base and opener.pinned(settings.base),
+        vocabulary=opener.pinned(settings.vocabulary),
+    )
 
 
 def _with_one_vocabulary(
@@ -132,7 +182,7 @@ def _with_one_vocabulary(
     if chosen == "base" or chosen in sources:
         folder = sources[reference if chosen == "base" else chosen].tokenizer_folder
     else:
-        folder = opener.place(chosen)
+        folder = opener.tokenizer(chosen)
         if not folder.is_dir():
             raise PoolError(
                 f"pool.vocabulary is {chosen!r}, which is no folder; give same, union, base, a folder with a "
@@ -145,7 +195,7 @@ def _base(settings: PoolSettings, opener: Opener, found: dict[str, Reference]) -
     """What the base is called: a member that is the same model, or else `BASE`, which is then added."""
     if settings.base is None:
         return None
-    home = opener.find(settings.base)
+    home = _find(opener, BASE, settings.base)
     own = settings.layers.get(BASE)
     for name, reference in found.items():
         if reference.resolved == home.resolved and own in (None, settings.layers.get(name)):
@@ -154,6 +204,13 @@ def _base(settings: PoolSettings, opener: Opener, found: dict[str, Reference]) -
         raise PoolError(f"a member is called {BASE!r} but is not pool.base; give the member another name")
     found[BASE] = home
     return BASE
+
+
+def _find(opener: Opener, name: str, text: str) -> Reference:
+    try:
+        return opener.find(text)
+    except PoolError as error:
+        raise PoolError(f"pool member {name}: {error}") from error
 
 
 def _open(opener: Opener, name: str, reference: Reference, base: Source | None) -> Source:

@@ -35,6 +35,7 @@ class ModelPool:
 
     ``members`` may be a single folder that only gives the architecture (searches from scratch). ``base`` is the
     base's name among the sources, or ``None``; ``sources`` are the members and, where it is none of them, the base.
+    ``settings`` open the same pool elsewhere: references to the hub are pinned to commits in them.
     ``reference`` (base, else first member) gives the layout, what is not merged, and config and tokenizer files.
     """
 
@@ -46,6 +47,7 @@ class ModelPool:
         self.members = tuple(settings.members)
         self.base = base
         self.root = root
+        self.settings = settings
         self.statistics = settings.statistics
         self._attached: dict[str, Source] = {}
         self.reference = base or self.members[0]
@@ -62,8 +64,8 @@ class ModelPool:
         Raises:
             PoolError: no member, a checkpoint that cannot be read, or patterns that do not fit the tensors.
         """
-        sources, base = open_sources(settings, root)
-        return cls(sources, base, settings, root)
+        opened = open_sources(settings, root)
+        return cls(opened.sources, opened.base, opened.settings, root)
 
     @property
     def groups(self) -> tuple[Group, ...]:

@@ -152,7 +152,7 @@ def factory_of(setup: Setup) -> EvaluatorFactory:
     settings = setup.settings
     return EvaluatorFactory(
         root=setup.root,
-        pool=settings.pool,
+        pool=setup.pool.settings,
         merge=settings.merge,
         fitness=settings.fitness,
         splits=settings.splits,
