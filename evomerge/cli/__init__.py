@@ -1,4 +1,4 @@
-"""The command line: ``evomerge init | check | run | resume | status | show | lineage | verify | export | merge``."""
+"""The command line: one module for each command, or for two that belong together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli import check, export, init, lineage, merge, run, show, status, verify
+from evomerge.cli import check, export, import_mergekit, init, lineage, merge, run, show, status, verify
 from evomerge.cli.output import note, say
 from evomerge.errors import EvomergeError
 
@@ -64,6 +64,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     verify.verify,
     export.export,
     merge.merge,
+    import_mergekit.import_mergekit,
 )
 for command in COMMANDS:
     app.command()(command)

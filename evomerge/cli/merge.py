@@ -25,7 +25,7 @@ def merge(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Recipe files, or recipe.json of earlier exports.",
+            help="Recipe files, mergekit YAMLs, or recipe.json of earlier exports.",
             show_default=False,
         ),
     ],
@@ -64,7 +64,7 @@ def merge(
     outs = _outs(files, out, dry_run)
     jobs = job.load(files, pool, dtype)
     for one in jobs:
-        for text in one.resolved.warnings:
+        for text in one.warnings:
             note(f"{one.source.path}: {text}")
     if not dry_run:
         _build(jobs, outs, shard_bytes)
@@ -145,7 +145,7 @@ def _document(one: Job, folder: Path) -> dict[str, Any]:
         "dtype": one.dtype,
         "bytes_read": one.reads,
         "bytes_written": one.writes,
-        "warnings": one.resolved.warnings,
+        "warnings": one.warnings,
     }
 
 

@@ -11,7 +11,8 @@ from evomerge.candidate import Recipe
 from evomerge.merge.build import Builder
 from evomerge.merge.table import Table
 from evomerge.recipes import describe
-from evomerge.recipes.job import HUB, Job
+from evomerge.recipes.file import HUB
+from evomerge.recipes.job import Job
 
 Shares = Mapping[str, Mapping[str, float]]
 """Mean coefficient of each model in each parameter group."""

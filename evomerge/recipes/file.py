@@ -17,6 +17,9 @@ from evomerge.recipes import spec
 from evomerge.recipes.spec import Spec
 from evomerge.settings import PoolSettings
 
+HUB = "hf:"
+"""How a reference to a model on the Hugging Face hub begins."""
+
 _KEYS = ("pool", "merge", "recipes", "dtype")
 
 
@@ -31,6 +34,7 @@ class RecipeFile:
         merge: what is built in the end.
         recipes: what is built on the way, each after all that it is made of.
         dtype: of the merged tensors; ``None``: as in the pool.
+        notes: remarks about what it was made from.
     """
 
     path: Path
@@ -39,6 +43,7 @@ class RecipeFile:
     merge: Spec
     recipes: Mapping[str, Spec]
     dtype: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def root(self) -> Path:

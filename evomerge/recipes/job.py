@@ -11,13 +11,11 @@ from evomerge.merge.build import Builder
 from evomerge.merge.export import DTYPES, planned
 from evomerge.merge.pool import BASE, ModelPool
 from evomerge.recipes import file, stored
-from evomerge.recipes.file import RecipeFile
+from evomerge.recipes.file import HUB, RecipeFile
+from evomerge.recipes.mergekit.reading import imported, is_mergekit
 from evomerge.recipes.resolve import Resolved, resolve
 from evomerge.recipes.stored import StoredRecipe
 from evomerge.settings import PoolSettings
-
-HUB = "hf:"
-"""How a reference to a model on the Hugging Face hub begins."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,12 @@ class Job:
     pool: ModelPool
     resolved: Resolved
     dtype: str | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is worth knowing before it is built."""
+        notes = self.source.notes if isinstance(self.source, RecipeFile) else ()
+        return (*notes, *self.resolved.warnings)
 
     @property
     def places(self) -> dict[str, str]:
@@ -74,7 +78,7 @@ def load(paths: Sequence[Path], pool: Path | None = None, dtype: str | None = No
     """
     if dtype is not None and dtype not in DTYPES:
         raise ExportError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
-    sources = [stored.read(path) if path.suffix == ".json" else file.read(path) for path in paths]
+    sources = [_read(path) for path in paths]
     opened: list[tuple[PoolSettings, ModelPool]] = []
     jobs = []
     for source in sources:
@@ -86,6 +90,16 @@ def load(paths: Sequence[Path], pool: Path | None = None, dtype: str | None = No
             source.check(models)
             jobs.append(Job(source, settings, models, Resolved(source.recipe, source.ancestors), dtype))
     return jobs
+
+
+def _read(path: Path) -> RecipeFile | StoredRecipe:
+    if path.suffix == ".json":
+        return stored.read(path)
+    text = file.text_of(path)
+    if not is_mergekit(text):
+        return file.read(path, text)
+    found = imported(text, path, path.absolute().parent)
+    return replace(file.read(path, found.text), notes=found.notes)
 
 
 def _pool_of(source: RecipeFile | StoredRecipe, pool: Path | None) -> tuple[PoolSettings, Path]:

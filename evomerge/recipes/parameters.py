@@ -91,6 +91,17 @@ class Fixed(Setting):
         return self.value
 
 
+def interpolated(anchors: Sequence[float], layer: int, layers: int) -> float:
+    """The value at the layer with that number (from 0) of so many, the anchors spread evenly over them."""
+    if layers == 1 or len(anchors) == 1:
+        return anchors[-1]
+    below, rest = divmod(layer * (len(anchors) - 1), layers - 1)
+    if not rest:
+        return anchors[below]
+    share = rest / (layers - 1)
+    return (1.0 - share) * anchors[below] + share * anchors[below + 1]
+
+
 @dataclass(frozen=True, slots=True)
 class Gradient(Setting):
     """Linear interpolation between anchors at equal distances, the first at the first layer, the last at the last.
@@ -103,16 +114,9 @@ class Gradient(Setting):
 
     def at(self, place: Place) -> float:
         """Exactly the anchor where a layer lies on one."""
-        if place.layer is None or len(self.anchors) == 1:
+        if place.layer is None:
             return self.anchors[0]
-        steps = len(place.layers) - 1
-        if not steps:
-            return self.anchors[-1]
-        below, rest = divmod(place.layers.index(place.layer) * (len(self.anchors) - 1), steps)
-        if not rest:
-            return self.anchors[below]
-        share = rest / steps
-        return (1.0 - share) * self.anchors[below] + share * self.anchors[below + 1]
+        return interpolated(self.anchors, place.layers.index(place.layer), len(place.layers))
 
 
 @dataclass(frozen=True, slots=True)

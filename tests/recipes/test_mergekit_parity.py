@@ -1,0 +1,149 @@
+"""Every stored result of mergekit's, from its YAML through the importer to files.
+
+Ours are computed in float32 with float64 coefficients and rounded once. What differs by more than rounding stands in
+one of these tables, with the reason.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from evomerge.errors import EvomergeError
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.export import export
+from evomerge.merge.tokens import required
+from evomerge.recipes.job import load
+from evomerge.recipes.mergekit.methods import METHODS
+from tests.merge.mergekit.cases import POOLS, Case, cases
+
+Floats = NDArray[np.float32]
+Model = dict[str, Floats]
+
+CASES = {case.name: case for case in cases() if yaml.safe_load(case.yaml_text).get("merge_method", "") in METHODS}
+
+ULP = {"F32": 0.0, "BF16": 2.0**-7, "F16": 2.0**-10}
+"""One unit in the last place, as a share of the value: both sides round, and may do so to different sides."""
+
+ROWS = ("model.embed_tokens.weight", "lm_head.weight")
+
+ROUNDING = 2e-6
+"""Of a few operations in float32, as a share of the tensor's largest value."""
+
+COARSE = {
+    "karcher_bfloat16": "mergekit keeps directions in bfloat16",
+    "linear_float16": "mergekit rounds the models to float16 before it merges them",
+    "nuslerp_bfloat16": "mergekit takes norms and angle in bfloat16",
+    "task_arithmetic_bfloat16": "mergekit subtracts, weights and adds in bfloat16",
+}
+"""Only the leading digits are right in mergekit's: 2 % of the largest value."""
+
+OPPOSED = "where experts oppose each other on average mergekit goes away from all of them, and ours stays at the base"
+
+AVOIDED = {
+    "model_stock": (OPPOSED, {"model.layers.1.self_attn.q_proj", "model.layers.2.mlp.down_proj", "model.norm"}),
+    "model_stock_bfloat16": (f"{OPPOSED}; and bfloat16", {""}),
+    "model_stock_opposed": (OPPOSED, {"model.layers.1.self_attn.q_proj", "model.layers.2.mlp.down_proj"}),
+    "model_stock_out_bfloat16": (OPPOSED, {"model.layers.1.self_attn.q_proj", "model.layers.2.mlp.down_proj"}),
+    "model_stock_rows": (f"{OPPOSED}, row by row", {""}),
+    "model_stock_tiny": (OPPOSED, {"model.layers.0", "lm_head"}),
+}
+"""Defects that ours has not: why, and the only tensors in which results may differ, by how their names begin."""
+
+BUILT = {
+    "multislerp_still_three": "where the weighted directions cancel mergekit stops, and ours is the weighted sum",
+}
+"""mergekit fails, and we do not."""
+
+REFUSED = {
+    "embedding_truncated": "a flag of mergekit's command does it, not the YAML",
+    "linear_zero_sum": "weights that sum to zero have no shares; mergekit writes infinities",
+    "vocabulary_tokens": "rows of single tokens are not chosen one by one",
+}
+"""mergekit builds something, and we do not."""
+
+
+@pytest.fixture(autouse=True)
+def _at_the_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(POOLS)  # where the paths in mergekit's recipes begin
+
+
+def built(case: Case, folder: Path) -> Path:
+    """The folder that ``evomerge merge`` writes for the case's YAML."""
+    file = folder / "case.yml"
+    file.write_text(case.yaml_text)
+    (job,) = load([file])
+    out = folder / "out"
+    export(job.builder(None), job.resolved.recipe, job.resolved.ancestors, out, card="", dtype=job.dtype)
+    return out
+
+
+def tensors(out: Path) -> tuple[Model, dict[str, str]]:
+    """All tensors as float32, and their dtypes."""
+    source = Checkpoint(out)
+    model = {name: source.floats(name).reshape(entry.shape) for name, entry in source.entries.items()}
+    return model, {name: entry.dtype for name, entry in source.entries.items()}
+
+
+def by_token(case: Case, model: Model, out: Path) -> tuple[Model, Model]:
+    """Ours and theirs with the rows of embeddings and head in the order of their tokens' names."""
+    ours, theirs = required(out), case.vocabulary
+    assert ours.keys() == theirs.keys()
+    tokens = sorted(theirs)
+
+    def sorted_rows(one: Model, numbers: Mapping[str, int]) -> Model:
+        return {n: x[[numbers[token] for token in tokens]] if n in ROWS else x for n, x in one.items()}
+
+    return sorted_rows(model, ours), sorted_rows(case.tensors, theirs)
+
+
+def differing(case: Case, ours: Model, theirs: Model) -> dict[str, float]:
+    """Tensors that differ by more than rounding, with the largest difference as a share of the largest value."""
+    found = {}
+    for name, expected in theirs.items():
+        assert ours[name].shape == expected.shape
+        largest = float(np.abs(expected).max()) or 1.0
+        difference = np.abs(ours[name] - expected)
+        if not (difference <= ROUNDING * largest + ULP[case.dtypes[name]] * np.abs(expected)).all():
+            found[name] = float(difference.max()) / largest
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.tensors and case.seeds == 1])
+def test_the_same_tensors(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    if name in REFUSED:
+        with pytest.raises(EvomergeError):
+            built(case, tmp_path)
+        return
+    out = built(case, tmp_path)
+    ours, dtypes = tensors(out)
+    assert {name: dtypes[name] for name in case.dtypes} == case.dtypes
+    assert not case.whole or ours.keys() == case.tensors.keys()
+    found = differing(case, *(by_token(case, ours, out) if case.vocabulary else (ours, case.tensors)))
+    if name in COARSE:
+        assert max(found.values()) < 0.02
+    elif name in AVOIDED:
+        _, places = AVOIDED[name]
+        assert found  # or the table says too much
+        assert all(tensor.startswith(tuple(places)) for tensor in found)
+    else:
+        assert not found
+    config = json.loads((out / "config.json").read_text())
+    assert config["num_hidden_layers"] == case.config["num_hidden_layers"]
+    assert config["vocab_size"] == case.config["vocab_size"]
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.error])
+def test_what_mergekit_refuses(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    if name in BUILT:
+        ours, _ = tensors(built(case, tmp_path))
+        assert all(np.isfinite(tensor).all() for tensor in ours.values())
+    else:
+        with pytest.raises(EvomergeError):
+            built(case, tmp_path)
