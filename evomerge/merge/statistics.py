@@ -28,7 +28,9 @@ def threshold(tensor: Tensor, source: int, keep: float) -> float:
     The ``m = round(keep n)`` largest are kept, and all that equal the smallest of them: decide with ``>=``. It is 0
     where all are kept, and infinite where none is.
     """
-    return Magnitudes((tensor,), source).threshold(keep)
+    return tensor.model.once(
+        ("threshold", tensor.name, source, keep), lambda: Magnitudes((tensor,), source).threshold(keep)
+    )
 
 
 def model_threshold(model: Model, source: int, keep: float) -> float:
@@ -57,15 +59,16 @@ class Magnitudes:
 
     def threshold(self, keep: float) -> float:
         """The smallest that is kept when the ``round(keep size)`` largest are, and all that equal it."""
-        kept = round(keep * self.size)
-        if kept >= self.size:
+        return self.nth_largest(round(keep * self.size))
+
+    def nth_largest(self, n: int) -> float:
+        """The n-th largest magnitude (from 1): at least n are not below it. 0 for all of them, infinity for none."""
+        if n >= self.size:
             return 0.0
-        if kept <= 0:
+        if n <= 0:
             return math.inf
-        above, which = nth_largest(self._counts, kept)
-        low = 0
-        if which % 2:
-            low = nth_largest(self._within(which // 2), kept - above)[1]
+        above, which = nth_largest(self._counts, n)
+        low = nth_largest(self._within(which // 2), n - above)[1] if which % 2 else 0
         return _value(which // 2 << 16 | low)
 
     def kept(self, threshold: float) -> int:

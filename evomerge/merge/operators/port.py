@@ -211,6 +211,13 @@ class Piece(Protocol):
     def theta(self) -> Any:
         """The sources' values, an own float32 array (numpy, or torch on an accelerator)."""
 
+    @property
+    def stored(self) -> Sequence[tuple[NDArray[Any], str]] | None:
+        """For kernels on a CPU: each source's values before they are converted, flat and read only, with their dtype.
+
+        Arrays are as `evomerge.merge.tensorfile.STORED` says. ``None`` on an accelerator.
+        """
+
     def source(self, at: int) -> Any:
         """One source's values alone, which is cheaper where the others are not needed."""
 
