@@ -20,7 +20,10 @@ class PoolSettings:
             lies over ``base``; or ``MODEL+ADAPTER``, an adapter over another model.
         base: their common ancestor, where adapters or a strategy need one.
         order: tensor-name patterns that decide the order of the parameter vector; default: natural order of names.
-        groups: a name for each parameter group, and the patterns of its tensors; default: one group, ``all``.
+        groups: a name for each parameter group, and the patterns of its tensors; default: as ``grouping`` says.
+        grouping: how tensors are divided into groups instead: ``whole`` (one group, ``all``), ``tensor``, ``layer``,
+            ``blocks:K`` (K runs of layers), ``kind`` (attention, mlp, norm, embedding, head, other),
+            ``kind_and_layer``, or ``importance:K`` (K runs of layers that have changed from the base about equally).
         layers: for a member (or ``base``), ranges of its layers such as ``["0:8", "4:12"]``, half-open: the model that
             consists of these layers, one after the other, takes its place.
         vocabulary: how models with other tokens go together: ``same`` refuses them; ``base``, the name of a member or
@@ -36,6 +39,7 @@ class PoolSettings:
     base: str | None = None
     order: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    grouping: str = "whole"
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     vocabulary: str = "same"
     pad_vocabulary: Annotated[int, Gt(0)] = 1

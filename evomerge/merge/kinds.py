@@ -1,4 +1,4 @@
-"""What a tensor is for, told by its name in the architectures that are common."""
+"""What a tensor is for and where it belongs, told by its name in the architectures that are common."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _HEADS = re.compile(
 _WORDS: tuple[tuple[Kind, str], ...] = (
     ("norm", r"(?:\w*_)?(?:layer_?norm|norm)\w*|ln(?:_\w+|\d*)|LayerNorm"),
     ("attention", r"(?:\w*_)?attn\w*|(?:\w*_)?attention\w*|[qkvo]_proj|qkv\w*|SelfAttention|EncDecAttention|mixer"),
-    ("mlp", r"mlp|ffn|feed_forward|intermediate|(?:gate|up|down|gate_up)_proj|fc\d|experts|DenseReluDense|mlp_\w+"),
+    (
+        "mlp",
+        r"mlp|ffn|feed_forward|intermediate|(?:gate|up|down|gate_up)_proj|fc\d|experts|DenseReluDense|output\.dense",
+    ),
     ("embedding", r"(?:\w*_)?embed\w*|wte|wpe|shared|patch_embed\w*|cls_token|pos_embed\w*"),
     ("head", r"(?:\w*_)?head|classifier|score|embed_out|predictions|pooler|output"),
 )
@@ -39,3 +42,9 @@ def kind_of(name: str) -> Kind:
     if is_head(name):
         return "head"
     return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
+
+
+@cache
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor belongs to: the first whole number in its dotted name, ``None`` without one."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)

@@ -6,16 +6,17 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import islice
 
 from evomerge.errors import PoolError
+from evomerge.merge.grouping import WHOLE, Importance, grouped
+from evomerge.merge.kinds import layer_of
 from evomerge.merge.tensorfile import Entry
 from evomerge.settings import PoolSettings
 from evomerge.strategy import Group
 
-WHOLE = "all"
-"""Name of the only group when the settings name none."""
+__all__ = ["WHOLE", "Layout", "Slot", "lay_out", "layer_of", "natural"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,6 @@ class Layout:
         return 1 + max((layer for slot in self.slots if (layer := layer_of(slot.name)) is not None), default=-1)
 
 
-@cache
-def layer_of(name: str) -> int | None:
-    """The layer that a tensor belongs to: the first whole number in its dotted name, ``None`` without one."""
-    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
-
-
 def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
     """Sort key under which ``layers.2`` comes before ``layers.10``."""
     parts = re.split(r"([0-9]+)", name)  # text, digits, text, ...
@@ -72,14 +67,18 @@ def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
     return tuple(part for pair in zip(texts, [*numbers, (0, "")], strict=True) for part in pair), name
 
 
-def lay_out(entries: Mapping[str, Entry], everywhere: Collection[str], settings: PoolSettings) -> Layout:
-    """The layout of a checkpoint's tensors under the settings' ``order``, ``groups`` and ``exclude``.
+def lay_out(
+    entries: Mapping[str, Entry], everywhere: Collection[str], settings: PoolSettings, importance: Importance
+) -> Layout:
+    """The layout of a checkpoint's tensors under the settings' ``order``, ``groups``, ``grouping`` and ``exclude``.
 
     ``everywhere`` are the names in all of the pool's checkpoints, any of which may be excluded.
 
     Raises:
         PoolError: a tensor in no group or in two, a pattern that matches nothing, or nothing left to merge.
     """
+    if settings.groups and settings.grouping != "whole":
+        raise PoolError(f"pool.groups and pool.grouping: {settings.grouping} both divide the tensors; keep one of them")
     excluded = {name for name in entries if _matches(name, settings.exclude)}
     merged = [name for name, entry in entries.items() if entry.floating and name not in excluded]
     if not merged:
@@ -90,7 +89,8 @@ def lay_out(entries: Mapping[str, Entry], everywhere: Collection[str], settings:
         *((f"pool.groups.{group}", patterns, merged) for group, patterns in settings.groups.items()),
     ):
         _require_use(what, patterns, names)
-    members = _grouped(sorted(merged, key=lambda name: _rank(name, settings.order)), settings.groups)
+    ordered = sorted(merged, key=lambda name: _rank(name, settings.order))
+    members = _matched(ordered, settings.groups) if settings.groups else grouped(ordered, settings.grouping, importance)
     slots: list[Slot] = []
     groups: list[Group] = []
     starts: dict[str, int] = {}
@@ -102,7 +102,8 @@ def lay_out(entries: Mapping[str, Entry], everywhere: Collection[str], settings:
             slots.append(Slot(name, entry.shape, entry.size, group, offset))
             offset += entry.size
         if not offset:
-            raise PoolError(f"pool.groups.{group} holds no parameter; remove the group or widen its patterns")
+            where = f"pool.groups.{group}" if settings.groups else f"pool.grouping's {group}"
+            raise PoolError(f"{where} holds no parameter; remove the group or widen its patterns")
         groups.append(Group(group, offset))
         starts[group] = start
         start += offset
@@ -110,10 +111,10 @@ def lay_out(entries: Mapping[str, Entry], everywhere: Collection[str], settings:
     return Layout(tuple(slots), tuple(groups), starts, copied, settings.exclude)
 
 
-def _grouped(names: Iterable[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    members: dict[str, list[str]] = {group: [] for group in groups or (WHOLE,)}
+def _matched(names: Iterable[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {group: [] for group in groups}
     for name in names:
-        homes = [group for group, patterns in groups.items() if _matches(name, patterns)] if groups else [WHOLE]
+        homes = [group for group, patterns in groups.items() if _matches(name, patterns)]
         if not homes:
             raise PoolError(f"tensor {name!r} is in no group; add a pattern for it to pool.groups, or to pool.exclude")
         if len(homes) > 1:

@@ -14,9 +14,10 @@ import numpy as np
 from evomerge.errors import PoolError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.companions import folder_of
+from evomerge.merge.importance import importance
 from evomerge.merge.layout import Layout, Slot, lay_out, natural
 from evomerge.merge.opener import BASE, open_sources
-from evomerge.merge.poolcache import cache_folder
+from evomerge.merge.poolcache import PoolCache, cache_folder
 from evomerge.merge.report import Differences, PoolReport, compare, describe
 from evomerge.merge.source import CHUNK, Source
 from evomerge.merge.tensorfile import Floats, chunks
@@ -55,6 +56,7 @@ class ModelPool:
             self.checkpoints[self.reference].entries,
             sorted({name for checkpoint in self.checkpoints.values() for name in checkpoint.entries}, key=natural),
             settings,
+            lambda names: importance(names, self.checkpoints, base, PoolCache(cache_folder() / "pools")),
         )
 
     @classmethod
