@@ -48,6 +48,4 @@ class AdapterEngine:
             return self.members.get(name.removeprefix(MEMBER))
         if isinstance(stream, MergedAdapter):
             return stream
-        raise RecipeError(
-            f"{name} is no adapter, but a whole model; merge it as task_arithmetic or another operator does"
-        )
+        raise RecipeError(f"{name} is a whole model and no adapter; merge whole models with task_arithmetic or others")

@@ -60,6 +60,11 @@ class MergedAdapter(Stream):
                 out[low - start : high - start] += factors.values(low, high)
         return out
 
+    def prepare(self, slot: Slot) -> None:
+        """Merge a tensor's factors."""
+        for _, _, values in self._stretches(slot, 0, slot.size):
+            self._result(slot, values)
+
     def factors(self, slot: Slot) -> Factors | None:
         """The merged adapter's factors for one tensor.
 

@@ -19,15 +19,19 @@ _MODULES = 8
 """Factors are kept for so many tensors of each adapter: candidates built together read them once."""
 
 
-class Adapting(Protocol):
-    """What adapts a base tensor by tensor."""
+class Factored(Protocol):
+    """What changes a base by factors."""
+
+    def factors(self, slot: Slot) -> Factors | None:
+        """How it changes a tensor, ``None`` if it leaves it alone."""
+
+
+class Adapting(Factored, Protocol):
+    """What can be merged with others of its kind."""
 
     @property
     def modules(self) -> Collection[str]:
         """Names of the tensors that it may change."""
-
-    def factors(self, slot: Slot) -> Factors | None:
-        """How it changes a tensor, ``None`` if it leaves it alone."""
 
     def fingerprint(self, slot: Slot) -> str:
         """Names the content of one tensor's factors."""
