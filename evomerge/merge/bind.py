@@ -12,7 +12,7 @@ from evomerge.errors import PoolError
 from evomerge.merge.naming import checkpoint_names
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.source import Source
-from evomerge.merge.tensorfile import Floats
+from evomerge.merge.tensorfile import STORED, Array, Floats
 
 _FLAT_ON_DEVICE = 1 << 28
 """Bytes up to which an accelerator's model is moved into one flat buffer (on a CPU untouched pages cost nothing)."""
@@ -22,11 +22,13 @@ _FLAT_ON_DEVICE = 1 << 28
 class Target:
     """Where a pool's merged tensors lie in a module.
 
-    ``tensors`` are flat torch views by tensor name (tied weights once). An all-float32 module instead has its
+    ``tensors`` are flat torch views by tensor name (tied weights once); ``arrays`` are the same memory as `STORED`
+    holds it, with its safetensors dtype, of those that a processor can write to. An all-float32 module has its
     parameters as views into one buffer in the order of the pool's flat vector: ``put`` then writes all at once.
     """
 
     tensors: Mapping[str, Any]
+    arrays: Mapping[str, tuple[Array, str]]
     flat: Any = None
     host: Floats | None = None
 
@@ -61,7 +63,7 @@ def bind(model: Any, pool: ModelPool) -> Target:
         return _flatten(merged, pool)
     for tensor in merged.values():
         tensor.data = tensor.data.contiguous()
-    return Target({name: tensor.data.view(-1) for name, tensor in merged.items()})
+    return _target({name: tensor.data.view(-1) for name, tensor in merged.items()})
 
 
 def _match(model: Any, pool: ModelPool) -> dict[str, Any]:
@@ -113,7 +115,25 @@ def _flatten(merged: Mapping[str, Any], pool: ModelPool) -> Target:
             start = pool.layout.starts[slot.group] + slot.offset
             tensors[slot.name] = flat[start : start + slot.size]
             merged[slot.name].data = tensors[slot.name].view(slot.shape)
-    return Target(tensors, flat, flat.numpy() if device.type == "cpu" else None)
+    return _target(tensors, flat)
+
+
+def _target(tensors: Mapping[str, Any], flat: Any = None) -> Target:
+    arrays = {name: _array(tensor) for name, tensor in tensors.items()}
+    host = flat.numpy() if flat is not None and flat.device.type == "cpu" else None
+    return Target(tensors, {name: array for name, array in arrays.items() if array is not None}, flat, host)
+
+
+def _array(tensor: Any) -> tuple[Array, str] | None:
+    """A flat tensor's memory, if it is the processor's and its dtype one that can be written."""
+    import torch
+
+    if tensor.device.type != "cpu":
+        return None
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(STORED["BF16"]), "BF16"
+    dtype = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16"}.get(tensor.dtype)
+    return None if dtype is None else (tensor.numpy(), dtype)
 
 
 def _stored(checkpoint: Source, name: str) -> Any:

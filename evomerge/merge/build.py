@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.candidate import ANCESTOR, MEMBER, Recipe
 from evomerge.errors import RecipeError
@@ -19,6 +18,7 @@ from evomerge.merge.bind import Target
 from evomerge.merge.cache import Vector, VectorCache
 from evomerge.merge.dense import Dense, DenseEngine
 from evomerge.merge.layout import Slot
+from evomerge.merge.materialize import Materializer
 from evomerge.merge.merged import Merged, Sources
 from evomerge.merge.operators.port import LinearOperator, TensorOperator, operator
 from evomerge.merge.pool import ModelPool
@@ -27,7 +27,7 @@ from evomerge.merge.rows import checked, rows
 from evomerge.merge.stream import Stream, StreamEngine, Weighted, held
 from evomerge.merge.table import Table, TableEngine
 from evomerge.merge.tensorfile import Floats
-from evomerge.merge.vectors import Engine
+from evomerge.merge.vectors import Engine, Room
 
 Mode = Literal["auto", "table", "dense"]
 
@@ -51,14 +51,20 @@ class Builder:
 
     ``table`` resolves to coefficients and refuses noise, ``dense`` to float32 vectors. ``auto`` is dense where the
     cache holds 64 of the pool's vectors, and otherwise coefficients as long as no noise is in the ancestry. The choice
-    depends on the recipe and these settings only, so equal digests build equal bytes. ``gram_cache`` is a folder.
+    depends on the recipe and these settings only, so equal digests build equal bytes. ``gram_cache`` is a folder;
+    ``threads`` are used where there is much to write, and change no byte.
 
     Raises:
         PoolError: the pool's models do not fit together.
     """
 
     def __init__(
-        self, pool: ModelPool, mode: Mode = "auto", cache_bytes: int = 64 << 20, gram_cache: Path | None = None
+        self,
+        pool: ModelPool,
+        mode: Mode = "auto",
+        cache_bytes: int = 64 << 20,
+        gram_cache: Path | None = None,
+        threads: int = 1,
     ) -> None:
         pool.check()
         self.pool = pool
@@ -68,8 +74,9 @@ class Builder:
         self._table = TableEngine(pool, gram_cache)
         self._stream = StreamEngine(pool)
         self._kept = PoolCache(gram_cache and gram_cache / "pools")
-        self._adapters = AdapterEngine(pool, self._kept)
+        self.adapters = AdapterEngine(pool, self._kept)
         self._cache = VectorCache(cache_bytes)
+        self.materializer = Materializer(self._engine, pool.layout.slots, threads)
 
     def resolve(self, recipe: Recipe, ancestors: Sequence[Recipe] = ()) -> Vector:
         """The recipe's vector, from the cache or built; ``ancestors`` oldest first, where they are not cached.
@@ -92,21 +99,16 @@ class Builder:
 
     def write(self, vector: Vector, target: Target) -> None:
         """Put a resolved recipe into a bound model, in place and without a second copy of it."""
-        if isinstance(vector, Dense) and target.flat is not None:
-            target.put(vector.values)
-            return
-        import torch
+        self.materializer.write([vector], [target])
 
-        for slot in self.pool.layout.slots:
-            tensor = target.tensors.get(slot.name)
-            if tensor is not None:
-                for start, values in self.chunks(vector, slot):
-                    tensor[start : start + len(values)].copy_(torch.from_numpy(values))
+    def write_many(self, vectors: Sequence[Vector], targets: Sequence[Target]) -> None:
+        """Put resolved recipes into as many bound models, in one pass over the pool: the bytes of one by one."""
+        self.materializer.write(vectors, targets)
 
-    def chunks(self, vector: Vector, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
-        """A merged tensor piece by piece: flat index of the first, and new float32 (or untouched float64) values."""
-        pieces: Iterator[tuple[int, NDArray[Any]]] = self._engine(vector).chunks(vector, slot)
-        return pieces
+    def chunks(self, vector: Vector, slot: Slot) -> Iterator[tuple[int, Floats]]:
+        """A merged tensor piece by piece: flat index of the first, and new float32 values."""
+        for start, stop in self._engine(vector).cuts(vector, slot):
+            yield start, self.read(vector, slot, start, stop)
 
     def read(self, vector: Vector, slot: Slot, start: int, stop: int) -> Floats:
         """Elements ``start:stop`` of a flattened merged tensor, as a new float32 array."""
@@ -163,7 +165,7 @@ class Builder:
             vector = self._merge(recipe, merge, sources)
         elif isinstance(merge, FactorOperator):
             streams = self._streams(recipe.sources, sources)
-            vector = self._mutated(recipe, self._adapters.merge(recipe, merge, streams))
+            vector = self._mutated(recipe, self.adapters.merge(recipe, merge, streams))
         else:
             raise RecipeError(f"operator {recipe.operator!r} is of no kind that can be built: {type(merge).__name__}")
         if self.mode == "dense" and not isinstance(vector, MergedAdapter):  # which others may take factors from
@@ -192,7 +194,7 @@ class Builder:
         """A tensor operator, and the noise on top of it."""
         segments = checked(recipe, merge, self.pool.layout)
         of = Sources(self.pool, recipe.sources, self._streams(recipe.sources, sources), self._kept)
-        return self._mutated(recipe, Merged(recipe.digest, merge, of, segments))
+        return self._mutated(recipe, Merged(recipe.digest, merge, of, segments, self.materializer.threads))
 
     def _mutated(self, recipe: Recipe, merged: Stream) -> Stream:
         """With the recipe's noise on top."""
@@ -231,10 +233,11 @@ class Builder:
         if isinstance(vector, Dense):
             return vector
         out = np.empty(self.pool.size, dtype=np.float32)
+        rooms = {}
         for slot in self.pool.layout.slots:
             at = self.pool.layout.starts[slot.group] + slot.offset
-            for start, values in self.chunks(vector, slot):
-                out[at + start : at + start + len(values)] = values
+            rooms[slot.name] = Room([out[at : at + slot.size]], "F32")
+        self.materializer.fill_all([vector], rooms)
         return Dense(out)
 
     def _engine(self, vector: Vector) -> Any:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.candidate import Noise
 from evomerge.merge.layout import Slot
 from evomerge.merge.noise import normal
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.tensorfile import Floats, chunks
-from evomerge.merge.vectors import BLOCK, Row, dot
+from evomerge.merge.vectors import BLOCK, Room, Row, dot, put
 
 
 class Dense:
@@ -92,10 +90,15 @@ class DenseEngine:
         at = self._starts[slot.group] + slot.offset
         return vector.values[at + start : at + stop].copy()
 
-    def chunks(self, vector: Dense, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
-        """A tensor's values as one float32 copy."""
-        at = self._starts[slot.group] + slot.offset
-        yield 0, vector.values[at : at + slot.size].copy()
+    def cuts(self, vector: Dense, slot: Slot) -> Iterator[tuple[int, int]]:
+        """The tensor as a whole."""
+        yield 0, slot.size
+
+    def fill(self, vectors: Sequence[Dense], slot: Slot, start: int, room: Room) -> None:
+        """The vectors' values, rounded."""
+        at = self._starts[slot.group] + slot.offset + start
+        for vector, out in zip(vectors, room.arrays, strict=True):
+            put(vector.values[at : at + len(out)], out, room.dtype)
 
     def nbytes(self, vector: Dense) -> int:
         """Bytes of the vector."""

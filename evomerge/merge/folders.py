@@ -13,8 +13,10 @@ from evomerge.errors import ExportError
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, nbytes: int = 0) -> Iterator[Path]:
     """A folder beside ``out`` to write files into. It is synced to disk and becomes ``out`` when all went well.
+
+    ``nbytes`` is how much will be written at least.
 
     Raises:
         ExportError: ``out`` exists and is not empty, or the disk refused; nothing is left behind.
@@ -25,12 +27,24 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         partial.mkdir(parents=True)
+        free = shutil.disk_usage(partial).free
+        if free < nbytes:
+            raise ExportError(f"cannot write {out}: it needs {nbytes:,} bytes, but the disk has {free:,}; make room")
         yield partial
-        for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
         partial.replace(out)
+        _sync(out.parent)
     except OSError as error:
         raise ExportError(f"cannot write {out}: {error.strerror or error}; nothing was left behind") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Force a file to disk, or the names in a folder."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -15,20 +15,20 @@ from evomerge.errors import RecipeError
 from evomerge.merge.layout import Slot
 from evomerge.merge.noise import uniform_bits
 from evomerge.merge.once import Once
-from evomerge.merge.operators.port import Arrays, Grain, TensorOperator
+from evomerge.merge.operators.port import Arrays, Grain, TensorOperator, Values
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import PoolCache
 from evomerge.merge.rows import Checked
 from evomerge.merge.source import CHUNK, Source
 from evomerge.merge.stream import Bounds, Stream
-from evomerge.merge.tensorfile import Floats, chunks
+from evomerge.merge.tensorfile import Array, Floats, chunks
 
 T = TypeVar("T")
 
 _TENSORS = 16
-"""What has been prepared is kept for so many tensors: a pass works on few at a time."""
+"""What has been prepared is kept for so many tensors per thread: a pass works on few at a time."""
 _MATRICES = 4
-"""Whole merged tensors kept while their pieces are read."""
+"""Whole merged tensors kept while their pieces are read, beside those that threads are preparing."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,18 @@ class Sources:
 
 
 class Merged(Stream):
-    """The result of a tensor operator. ``segments`` tile every group."""
+    """The result of a tensor operator. ``segments`` tile every group; ``threads`` say how much is worked on at once."""
 
-    def __init__(self, key: str, merge: TensorOperator, sources: Sources, segments: Sequence[Checked]) -> None:
+    def __init__(
+        self, key: str, merge: TensorOperator, sources: Sources, segments: Sequence[Checked], threads: int = 1
+    ) -> None:
         self.key = key
         self._merge = merge
         self._segments = segments
         self._model = MergedModel(sources)
-        self._prepared = Once(_TENSORS)
-        self._matrices = Once(_MATRICES)
+        self._found: dict[str, Sequence[tuple[int, int, Values]]] = {}
+        self._prepared = Once(_TENSORS * threads)
+        self._matrices = Once(_MATRICES + threads)
 
     def cuts(self, slot: Slot) -> Iterator[Bounds]:
         """As the operator's grain asks."""
@@ -65,16 +68,41 @@ class Merged(Stream):
         """Segment by segment."""
         tensor = self._model.tensor(slot)
         out = np.empty(stop - start, dtype=np.float32)
-        for segment, values in self._segments:
-            low, high = max(segment.start - slot.offset, start), min(segment.stop - slot.offset, stop)
-            if segment.group == slot.group and low < high:
+        for first, last, values in self._parts(slot):
+            low, high = max(first, start), min(last, stop)
+            if low < high:
                 out[low - start : high - start] = self._stretch(tensor, values, low, high)
         return out
 
-    def _stretch(self, tensor: MergedTensor, values: Any, low: int, high: int) -> Floats:
+    def prepare(self, slot: Slot) -> None:
+        """What the operator prepares, and of grain ``matrix`` the merged tensor itself."""
+        tensor = self._model.tensor(slot)
+        for values in dict.fromkeys(values for _, _, values in self._parts(slot)):
+            if self._merge.grain(tensor) == "matrix":
+                self._stretch(tensor, values, 0, slot.size)
+            else:
+                self._ready(tensor, values)
+
+    def _parts(self, slot: Slot) -> Sequence[tuple[int, int, Values]]:
+        """The segments that reach into a tensor, clipped to it, and their values."""
+        found = self._found.get(slot.name)
+        if found is None:
+            found = self._found[slot.name] = [
+                (max(segment.start - slot.offset, 0), min(segment.stop - slot.offset, slot.size), values)
+                for segment, values in self._segments
+                if segment.group == slot.group
+                and segment.start < slot.offset + slot.size
+                and segment.stop > slot.offset
+            ]
+        return found
+
+    def _ready(self, tensor: MergedTensor, values: Values) -> Any:
+        return self._prepared.get((tensor.name, values), lambda: self._merge.prepare(tensor, values))
+
+    def _stretch(self, tensor: MergedTensor, values: Values, low: int, high: int) -> Floats:
         """Elements ``low:high`` of a tensor as they are for these values, whatever the other segments say."""
         grain = self._merge.grain(tensor)
-        prepared = self._prepared.get((tensor.name, values), lambda: self._merge.prepare(tensor, values))
+        prepared = self._ready(tensor, values)
         start, stop = aligned(tensor.slot, grain, low, high)
 
         def compute() -> Floats:
@@ -183,6 +211,11 @@ class MergedPiece:
         for row, stream in zip(out, self.tensor.of.streams, strict=True):
             row[:] = stream.read(self.tensor.slot, self.start, self._stop)
         return out.reshape(self.tensor.sources, *self._shape)
+
+    @property
+    def stored(self) -> list[tuple[Array, str]]:
+        """The sources' values before they are converted."""
+        return [stream.stored(self.tensor.slot, self.start, self._stop) for stream in self.tensor.of.streams]
 
     def source(self, at: int) -> Floats:
         """One source's values alone."""

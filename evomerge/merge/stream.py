@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.candidate import Noise
 from evomerge.merge.layout import Slot
 from evomerge.merge.noise import normal
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.source import CHUNK
-from evomerge.merge.tensorfile import Floats, chunks
-from evomerge.merge.vectors import BLOCK, Geometry, Row, dot
+from evomerge.merge.tensorfile import Array, Floats, chunks
+from evomerge.merge.vectors import BLOCK, Geometry, Room, Row, dot, put
 
 Bounds = tuple[int, int]
 
@@ -37,9 +36,16 @@ class Stream(ABC):
     def read(self, slot: Slot, start: int, stop: int) -> Floats:
         """Elements ``start:stop`` of a flattened tensor, as a new float32 array; the same values however it is cut."""
 
+    def stored(self, slot: Slot, start: int, stop: int) -> tuple[Array, str]:
+        """The same elements before they are converted, as `STORED` holds them, and their dtype. Read only."""
+        return self.read(slot, start, stop), "F32"
+
     def cuts(self, slot: Slot) -> Iterator[Bounds]:
         """The pieces in which it is cheapest to read a tensor, in order."""
         return chunks(slot.size, CHUNK)
+
+    def prepare(self, slot: Slot) -> None:  # noqa: B027 - most streams have nothing to prepare
+        """Compute now what reading any piece of a tensor would have to wait for."""
 
     def fingerprint(self, slot: Slot) -> str:
         """Names the content of one tensor."""
@@ -56,6 +62,10 @@ class Member(Stream):
     def read(self, slot: Slot, start: int, stop: int) -> Floats:
         """From its files."""
         return self._source.floats(slot.name, start, stop)
+
+    def stored(self, slot: Slot, start: int, stop: int) -> tuple[Array, str]:
+        """From its files."""
+        return self._source.stored(slot.name, start, stop), self._source.entries[slot.name].dtype
 
     def fingerprint(self, slot: Slot) -> str:
         """By content, wherever the files are."""
@@ -86,7 +96,7 @@ class Weighted(Stream):
 
     def read(self, slot: Slot, start: int, stop: int) -> Floats:
         """The sum over the sources with a coefficient there, left to right."""
-        out = np.zeros(stop - start, dtype=np.float32)
+        out = np.empty(stop - start, dtype=np.float32)
         for group, first, last, coefficients in self._rows:
             low, high = max(first - slot.offset, start), min(last - slot.offset, stop)
             if group == slot.group and low < high:
@@ -97,16 +107,17 @@ class Weighted(Stream):
             out += drawn
         return out
 
+    def prepare(self, slot: Slot) -> None:
+        """What its sources have to prepare."""
+        for source in self._sources:
+            source.prepare(slot)
+
     def _sum(self, out: Floats, slot: Slot, low: int, high: int, coefficients: tuple[float, ...]) -> None:
+        from evomerge.merge.kernels.weighted import weighted_sums
+
         used = [(c, source) for c, source in zip(coefficients, self._sources, strict=True) if c != 0.0]
-        for at, (c, source) in enumerate(used):
-            values = source.read(slot, low, high)
-            if c != 1.0:
-                values *= np.float32(c)
-            if at:
-                out += values
-            else:
-                out[:] = values
+        stored = [source.stored(slot, low, high) for _, source in used]
+        weighted_sums(stored, np.array([[c for c, _ in used]]), [out], "F32")
 
 
 class StreamEngine:
@@ -143,10 +154,18 @@ class StreamEngine:
         """Elements of a tensor."""
         return vector.read(slot, start, stop)
 
-    def chunks(self, vector: Stream, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
-        """A tensor piece by piece, cut where it is cheapest."""
-        for start, stop in vector.cuts(slot):
-            yield start, vector.read(slot, start, stop)
+    def cuts(self, vector: Stream, slot: Slot) -> Iterator[Bounds]:
+        """Where the stream says."""
+        return vector.cuts(slot)
+
+    def fill(self, vectors: Sequence[Stream], slot: Slot, start: int, room: Room) -> None:
+        """One vector after the other, cut where it is cheapest."""
+        stop = start + room.size
+        for vector, out in zip(vectors, room.arrays, strict=True):
+            for first, last in vector.cuts(slot):
+                low, high = max(first, start), min(last, stop)
+                if low < high:
+                    put(vector.read(slot, low, high), out[low - start : high - start], room.dtype)
 
     def nbytes(self, vector: Stream) -> int:
         """Bytes it holds: it computes what it gives."""

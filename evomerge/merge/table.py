@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,8 @@ from evomerge.merge.gram import Gram
 from evomerge.merge.layout import Slot
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.source import CHUNK
-from evomerge.merge.tensorfile import Array, Floats
-from evomerge.merge.vectors import Row
+from evomerge.merge.tensorfile import Floats, chunks
+from evomerge.merge.vectors import Room, Row
 
 Bounds = NDArray[np.int64]
 Coefficients = NDArray[np.float64]
@@ -101,43 +100,39 @@ class TableEngine:
     def read(self, vector: Table, slot: Slot, start: int, stop: int) -> Floats:
         """Elements of a tensor, each stretch the sum over the members with a coefficient there."""
         out = np.empty(stop - start, dtype=np.float32)
-        for low, high, row in _stretches(vector, slot, start, stop):
-            out[low - start : high - start] = self._sum(slot.name, row, low, high)
+        self.fill([vector], slot, start, Room([out], "F32"))
         return out
 
-    def chunks(self, vector: Table, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
-        """A tensor piece by piece, each the sum over the members with a coefficient there."""
-        for start, stop, row in _stretches(vector, slot, 0, slot.size):
-            for at in range(start, stop, CHUNK):
-                yield at, self._sum(slot.name, row, at, min(at + CHUNK, stop))
+    def cuts(self, vector: Table, slot: Slot) -> Iterator[tuple[int, int]]:
+        """Pieces that stay in a core's cache."""
+        return chunks(slot.size, CHUNK)
 
-    def _sum(self, tensor: str, row: Coefficients, start: int, stop: int) -> Array:
-        """``sum_j c_j theta_j`` in float32; a lone 1 gives the member's own values, float64 included."""
-        used = np.flatnonzero(row)
-        checkpoints = [self._pool.checkpoints[self._pool.sources[j]] for j in used]
-        if len(used) == 1 and row[used[0]] == 1.0:
-            raw = checkpoints[0].stored(tensor, start, stop)
-            return raw.copy() if raw.dtype == np.float64 else checkpoints[0].floats(tensor, start, stop)
-        total = np.zeros(stop - start, dtype=np.float32)
-        for j, checkpoint in zip(used, checkpoints, strict=True):
-            values = checkpoint.floats(tensor, start, stop)
-            values *= np.float32(row[j])
-            total += values
-        return total
+    def fill(self, vectors: Sequence[Table], slot: Slot, start: int, room: Room) -> None:
+        """One pass over the members for all vectors; a lone 1 gives the member's own values, float64 included."""
+        from evomerge.merge.kernels.weighted import weighted_sums
+
+        for low, high, weights in _stretches(vectors, slot, start, start + room.size):
+            used = weights.any(axis=0)
+            sources = [self._pool.checkpoints[self._pool.sources[j]] for j in np.flatnonzero(used)]
+            stored = [(source.stored(slot.name, low, high), source.entries[slot.name].dtype) for source in sources]
+            place = room.part(low - start, high - start)
+            weighted_sums(stored, weights[:, used], place.arrays, place.dtype, place.past)
 
     def nbytes(self, vector: Table) -> int:
         """Bytes of bounds and coefficients, with the objects around them."""
         return 400 + sum(200 + bounds.nbytes + rows.nbytes for bounds, rows in vector.parts.values())
 
 
-def _stretches(vector: Table, slot: Slot, start: int, stop: int) -> Iterator[tuple[int, int, Coefficients]]:
-    """Where coefficients change within elements ``start:stop`` of a tensor, and what they are there."""
-    bounds, rows = vector.parts[slot.group]
+def _stretches(vectors: Sequence[Table], slot: Slot, start: int, stop: int) -> Iterator[tuple[int, int, Coefficients]]:
+    """Where coefficients change within elements ``start:stop`` of a tensor, and what they are: vectors x members."""
+    parts = [vector.parts[slot.group] for vector in vectors]
     low, high = slot.offset + start, slot.offset + stop
-    first, last = np.searchsorted(bounds, [low, high], side="left")
-    cuts = [low, *(int(cut) for cut in bounds[first:last] if cut > low), high]
-    for one, two in pairwise(cuts):
-        yield one - slot.offset, two - slot.offset, rows[int(_which(bounds, np.array([one]))[0])]
+    cuts = {low, high}
+    for bounds, _ in parts:
+        cuts.update(bounds[bounds.searchsorted(low, "right") : bounds.searchsorted(high, "left")].tolist())
+    for one, two in pairwise(sorted(cuts)):
+        rows = [coefficients[bounds.searchsorted(one, "right") - 1] for bounds, coefficients in parts]
+        yield one - slot.offset, two - slot.offset, np.stack(rows)
 
 
 def _which(bounds: Bounds, points: Bounds) -> NDArray[np.intp]:

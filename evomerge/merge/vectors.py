@@ -6,7 +6,8 @@ Both engines below speak one protocol, so the builder composes recipes without k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import Noise
 from evomerge.merge.layout import Slot
-from evomerge.merge.tensorfile import Floats
+from evomerge.merge.tensorfile import Array, Floats
 
 Row = tuple[str, int, int, tuple[float, ...]]
 """Group, start, stop, and one coefficient per source: the linear combination on that stretch."""
@@ -24,6 +25,34 @@ V_contra = TypeVar("V_contra", contravariant=True)
 
 BLOCK = 65_536
 """Coordinates per step of every long sum. Fixed: sums must not depend on memory or threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where values of several vectors are written to.
+
+    Attributes:
+        arrays: one per vector, flat and of equal length, as `STORED` holds the dtype.
+        dtype: safetensors dtype that values are rounded to, to nearest even.
+        past: the caches, where it can be: for results that are much larger than those.
+    """
+
+    arrays: Sequence[Array]
+    dtype: str
+    past: bool = False
+
+    @property
+    def size(self) -> int:
+        """Elements per vector."""
+        return len(self.arrays[0])
+
+    def part(self, start: int, stop: int) -> Room:
+        """Elements ``start:stop`` of each array."""
+        return Room([array[start:stop] for array in self.arrays], self.dtype, self.past)
+
+    def of(self, numbers: Iterable[int]) -> Room:
+        """The arrays with these numbers."""
+        return Room([self.arrays[number] for number in numbers], self.dtype, self.past)
 
 
 class Geometry(Protocol[V_contra]):
@@ -38,8 +67,11 @@ class Geometry(Protocol[V_contra]):
     def read(self, vector: V_contra, slot: Slot, start: int, stop: int) -> Floats:
         """Elements ``start:stop`` of a flattened tensor, as a new float32 array."""
 
-    def chunks(self, vector: V_contra, slot: Slot) -> Iterator[tuple[int, NDArray[Any]]]:
-        """A tensor's values piece by piece: flat index of the first, and new float32 (or untouched float64) values."""
+    def cuts(self, vector: V_contra, slot: Slot) -> Iterator[tuple[int, int]]:
+        """The pieces in which it is cheapest to read a tensor, in order."""
+
+    def fill(self, vectors: Sequence[V_contra], slot: Slot, start: int, room: Room) -> None:
+        """Write a tensor's elements of several vectors, from ``start`` on, as many as there is room for."""
 
     def nbytes(self, vector: V_contra) -> int:
         """Memory the vector takes."""
@@ -64,6 +96,16 @@ def angle(engine: Geometry[V], one: V, two: V, part: tuple[str, int, int] | None
     if not scale > 0.0:
         return None
     return math.acos(min(1.0, max(-1.0, engine.inner(one, two, part) / math.sqrt(scale))))
+
+
+def put(values: Floats, out: Array, dtype: str) -> None:
+    """Write float32 values into an array, rounded to nearest even in a safetensors dtype."""
+    if dtype == "F32":
+        np.copyto(out, values)
+        return
+    from evomerge.merge.kernels.weighted import weighted_sums
+
+    weighted_sums([(values, "F32")], np.ones((1, 1)), [out], dtype)
 
 
 def dot(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]], scratch: NDArray[np.float64]) -> float:

@@ -1,11 +1,13 @@
-"""Writing safetensors files as a stream: the header first, then every tensor's bytes in order, never a whole model."""
+"""The layout of safetensors files that are written, and of folders of them. No model is ever held whole."""
 
 from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,32 @@ class Planned:
         return math.prod(self.shape) * STORED[self.dtype].itemsize
 
 
+class Blueprint:
+    """The bytes of one file before they are written: the header, and after it every tensor's in order."""
+
+    def __init__(self, planned: Sequence[Planned]) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        ends = [0, *accumulate(plan.nbytes for plan in planned)]
+        for plan, start, stop in zip(planned, ends, ends[1:], strict=False):
+            header[plan.name] = {"dtype": plan.dtype, "shape": plan.shape, "data_offsets": [start, stop]}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # data begins aligned
+        self.header = len(text).to_bytes(8, "little") + text
+        self.nbytes = len(self.header) + ends[-1]
+        self._planned = tuple(planned)
+        self._ends = [len(self.header) + end for end in ends]
+
+    def within(self, start: int, stop: int) -> Iterator[tuple[Planned, int, int]]:
+        """The tensors that have bytes in ``start:stop`` of the file, and which elements those are."""
+        for at in range(max(0, bisect_right(self._ends, start) - 1), len(self._planned)):
+            first, last = self._ends[at], self._ends[at + 1]
+            if first >= stop:
+                return
+            low, high, size = max(first, start), min(last, stop), STORED[self._planned[at].dtype].itemsize
+            if low < high:
+                yield self._planned[at], (low - first) // size, (high - first) // size
+
+
 def write_file(path: Path, planned: Sequence[Planned], pieces: Callable[[Planned], Iterable[Array]]) -> None:
     """Write one new file: ``planned`` gives the header, ``pieces`` the flat values of each tensor in order.
 
@@ -35,15 +63,8 @@ def write_file(path: Path, planned: Sequence[Planned], pieces: Callable[[Planned
         ValueError: the pieces of a tensor have not the planned size or dtype.
         OSError: the disk refused.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for plan in planned:
-        header[plan.name] = {"dtype": plan.dtype, "shape": plan.shape, "data_offsets": [offset, offset + plan.nbytes]}
-        offset += plan.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # data begins aligned
     with path.open("xb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(Blueprint(planned).header)
         for plan in planned:
             written = 0
             for piece in pieces(plan):

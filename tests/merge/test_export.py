@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +175,14 @@ def test_a_full_disk_leaves_nothing(pool: ModelPool, tmp_path: Path, monkeypatch
 
 def test_an_interrupt_leaves_nothing(pool: ModelPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builder = Builder(pool)
-    chunks = builder.chunks
+    fill = builder.materializer.fill
 
-    def interrupted(vector: Any, slot: Any) -> Iterator[Any]:
+    def interrupted(vectors: Any, slot: Any, start: int, room: Any) -> None:
         if slot.name == "w":
             raise KeyboardInterrupt
-        yield from chunks(vector, slot)
+        fill(vectors, slot, start, room)
 
-    monkeypatch.setattr(builder, "chunks", interrupted)
+    monkeypatch.setattr(builder.materializer, "fill", interrupted)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
         export(builder, halves(pool), (), tmp_path / "out", card="")
