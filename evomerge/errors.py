@@ -41,6 +41,10 @@ class ExportError(EvomergeError):
     exit_code = 2
 
 
+class MeasureError(EvomergeError):
+    """A model cannot be measured on these examples, or what was measured belongs to another checkpoint."""
+
+
 class CodecError(EvomergeError):
     """A value cannot be written exactly, or a text is not the value it claims to be."""
 
