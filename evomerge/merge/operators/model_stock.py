@@ -17,7 +17,7 @@ _GAIN = Parameter("gain", 0.5, 1.5, 1.0)
 
 @dataclass(frozen=True)
 class ModelStock(Directional):
-    """``theta_0 + gain g mean_i(tau_i)``, ``g = N c / (1 + (N - 1) c)`` (Jang et al. 2024, Eq. 9).
+    """``theta_0 + gain g mean_i(tau_i)``, ``g = N c / (1 + (N - 1) c)`` (Jang et al. 2024).
 
     c is the mean cosine between two task vectors, at least 0: the formula has a pole at ``c = -1 / (N - 1)``, beside
     which g is negative without limit. Task vectors at right angles give the base, equal ones the expert. The first

@@ -92,7 +92,7 @@ class Wudi(MatrixOperator):
         for source, (weight, target) in enumerate(zip(a, targets, strict=True), start=1):
             learned = target()
             seen = learned @ directions
-            best += weight * (learned @ (learned.T @ seen))
+            best += weight * squared(learned, seen)
             first += share * (tau(tensor, source) @ directions if self.truncate else seen)
         moves = best / eigenvalues - first
         return {"moves": single(moves), "directions": single(directions), "eigenvalues": eigenvalues}
@@ -160,10 +160,17 @@ def spectrum(targets: list[Callable[[], Matrix]], a: list[float], tensor: Tensor
     return eigenvalues[kept], (stacked.T @ vectors[:, kept]) / np.sqrt(eigenvalues[kept])
 
 
+def squared(learned: Matrix, seen: Matrix) -> Matrix:
+    """``tau tau^T seen``, the cheaper way round."""
+    rows, columns = learned.shape
+    found: Matrix = (learned @ learned.T) @ seen if rows < columns else learned @ (learned.T @ seen)
+    return found
+
+
 def outstanding(singular: Vector, rows: int, columns: int) -> int:
     """How many singular values of a matrix are above the optimal threshold for unknown noise (Gavish & Donoho 2014).
 
-    ``omega(beta) median`` with ``omega(beta) = 0.56 beta^3 - 0.95 beta^2 + 1.82 beta + 1.43`` (their Eq. 5),
+    ``omega(beta) median`` with ``omega(beta) = 0.56 beta^3 - 0.95 beta^2 + 1.82 beta + 1.43``,
     beta the ratio of the sides. ``singular`` may lack zeros.
     """
     beta = min(rows, columns) / max(rows, columns)

@@ -25,6 +25,7 @@ VALUES = {
     "tsv_m": (1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0),
     "opcm": (0.5, 1.0),
     "doge": (0.07, 0.5),
+    "twin": (0.5, 0.3, 0.8),
 }
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 

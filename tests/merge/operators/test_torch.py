@@ -15,6 +15,7 @@ from tests.merge.operators import (
     test_model_stock,
     test_opcm,
     test_tsv,
+    test_twin,
     test_wudi,
 )
 
@@ -28,6 +29,7 @@ CONTRACTS: list[type[OperatorContract]] = [
     test_tsv.TestTsvMerge,
     test_opcm.TestOpcm,
     test_doge.TestDoge,
+    test_twin.TestTwin,
 ]
 
 
