@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from evomerge.config.yamlfile import Problems
 from evomerge.plugins import nearest
 from evomerge.recipes.mergekit.config import Config, Slice
-from evomerge.recipes.mergekit.quantity import Computed, Given, Quantity, given
+from evomerge.recipes.mergekit.quantity import Computed, Constant, Given, Quantity, Unset, given
 
 Parameters = Mapping[str, Quantity | Mapping[str, Quantity]]
 """Of each parameter its value, or one for each model."""
@@ -76,11 +76,9 @@ class Asking:
         """The models that are merged, with or without the base."""
         found = tuple(one.model for one in (self.part.inputs if base else self.part.others))
         if len(found) < least or (most is not None and len(found) > most):
-            wanted = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
+            wanted = f"{least}" if least == most else f"at least {least}"
             beside = "" if base or self.part.base is None else " besides the base"
-            self.problems.add(
-                self.part.line, f"{self.method} merges {wanted} models{beside}, and here are {len(found)}"
-            )
+            self.problems.add(self.part.line, f"{self.method} takes {wanted} models{beside}, and here are {len(found)}")
         return found
 
     @property
@@ -168,7 +166,65 @@ def passthrough(ask: Asking) -> Merge:
     return Merge("passthrough", (source,), None, {}, {"scale": ask.each("scale", 1.0, base=True)[source]})
 
 
+@dataclass(frozen=True)
+class Delta:
+    """A method of deltas: sparsified, weighted, and with signs elected or without."""
+
+    operator: str
+    elects: bool
+    normalize: bool = False
+    rescale: bool = False
+    options: Options = field(default_factory=dict)
+
+    def __call__(self, ask: Asking) -> Merge:
+        """Where signs are elected, ``normalize`` is the mean of those that agree; else it divides by all weights."""
+        base, sources = ask.base(), ask.sources()
+        weights, densities = ask.each("weight"), ask.each("density", 1.0)
+        scale: Quantity = ask.one("lambda", 1.0)
+        normalize = ask.flag("normalize", default=self.normalize)
+        options = {**self.options, "rescale": "l1" if ask.flag("rescale", default=self.rescale) else "none"}
+        if self.elects:
+            options["aggregate"] = "mean" if normalize else "sum"
+        elif normalize:
+            scale = Computed(
+                lambda factor, *all_weights: factor / (math.fsum(all_weights) or 1.0), (scale, *weights.values())
+            )
+        silent = {model for model, density in densities.items() if density.notation() == 0.0}
+        parameters: dict[str, Quantity | Mapping[str, Quantity]] = {
+            # what keeps nothing has no say
+            "weight": {model: Constant(0.0) if model in silent else weight for model, weight in weights.items()},
+            "density": {model: Constant(1.0) if model in silent else density for model, density in densities.items()},
+            **self._further(ask, densities),
+            "lambda": scale,
+        }
+        return Merge(self.operator, sources, base, options, parameters)
+
+    def _further(self, ask: Asking, densities: Mapping[str, Quantity]) -> Parameters:
+        if self.operator.startswith("breadcrumbs"):
+            return {"gamma": ask.each("gamma", 0.01)}
+        if self.operator.startswith("della"):
+            epsilons = ask.each("epsilon", 0.15)
+            return {"spread": {model: Computed(_spread, (epsilons[model], densities[model])) for model in densities}}
+        return {}
+
+
+def _spread(epsilon: float, density: float) -> float:
+    """DELLA's epsilon as a share of what it may be."""
+    room = min(density, 1.0 - density)
+    if density >= 1.0:
+        return 0.0
+    if not epsilon < room:
+        raise Unset(f"epsilon {epsilon:g} leaves no probabilities between 0 and 1 at density {density:g}; give less")
+    return epsilon / room
+
+
 METHODS: Mapping[str, Callable[[Asking], Merge]] = {
+    "breadcrumbs": Delta("breadcrumbs", elects=False),
+    "breadcrumbs_ties": Delta("breadcrumbs_ties", elects=True),
+    "dare_linear": Delta("dare_linear", elects=False, rescale=True),
+    "dare_ties": Delta("dare_ties", elects=True, rescale=True),
+    "della": Delta("della", elects=True, normalize=True, rescale=True),
+    "della_linear": Delta("della_linear", elects=False, rescale=True),
     "karcher": karcher,
     "linear": linear,
     "model_stock": model_stock,
@@ -178,9 +234,12 @@ METHODS: Mapping[str, Callable[[Asking], Merge]] = {
     "passthrough": passthrough,
     "slerp": slerp,
     "task_arithmetic": task_arithmetic,
+    "ties": Delta("ties", elects=True, normalize=True, options={"scope": "tensor", "zero": "plus"}),
 }
 
 HARMLESS = {
+    "density": "the method sparsifies nothing",
+    "rescale": "the method sparsifies nothing, so there is nothing to make up for",
     "int8_mask": "saves memory in mergekit and changes no result",
     "eps": "guards a division in mergekit, which is not needed",
 }

@@ -81,9 +81,9 @@ class Given(Quantity):
         """By the rule of mergekit."""
         tensor = where.out if self.model is None else where.own[self.model]
         for level in self.levels:
-            for pattern, value in level:
-                if pattern == REST or pattern in tensor:
-                    return _along(value, where)
+            found = first_fit(level, tensor, where)
+            if found is not None:
+                return found
         if self.default is None:
             raise Unset(self._missing(f"the tensor {tensor!r}"))
         return self.default
@@ -222,6 +222,11 @@ def _number(name: str, node: Node, problems: Problems) -> float:
         node.line, f"{name} is {node.shown}; give a number, a list of numbers, or a list of filters and values"
     )
     return 0.0
+
+
+def first_fit(cases: Sequence[tuple[str, Inner]], tensor: str, where: Where) -> float | None:
+    """The value of the first case whose filter is a part of a tensor's name."""
+    return next((_along(value, where) for pattern, value in cases if pattern in (REST, "") or pattern in tensor), None)
 
 
 def _along(value: Inner, where: Where) -> float:
