@@ -316,6 +316,20 @@ def test_a_new_member_or_base_is_another_search() -> None:
         assert not all(one.harmless for one in found)
 
 
+@pytest.mark.parametrize(("new", "harmless"), [("moved/x.safetensors", True), (2.0, False), (None, False)])
+def test_a_statistics_file_may_move_but_a_number_may_not_change(new: str | float | None, harmless: bool) -> None:
+    settings = config.settings_of(GOOD)
+    olds: tuple[str | float, ...] = ("x.safetensors",) if isinstance(new, str) else ("x.safetensors", 1.0)
+    for old in olds:
+        before, after = (
+            replace(settings, pool=replace(settings.pool, statistics={} if one is None else {"left": {"fisher": one}}))
+            for one in (old, new)
+        )
+        found = config.differences(config.canonical(before), config.canonical(after))
+        assert found
+        assert all(one.harmless for one in found) == harmless
+
+
 def test_nothing_heavy_is_imported_to_read_a_study(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(GOOD.replace("toy\n  population: 20", "random").replace("toy\n  data: digits", "unheard_of"))

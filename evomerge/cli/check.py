@@ -54,11 +54,12 @@ def _text(setup: Setup, document: dict[str, Any]) -> str:
             f"{size(cost['shared_bytes'])}, mapped and shared",
         ),
     ]
-    members = [("MODEL", "PARAMETERS", "SIZE", "STORED AS", f"{main.name} on search".upper(), "PATH")]
+    members = [("MODEL", "KIND", "PARAMETERS", "SIZE", "STORED AS", f"{main.name} on search".upper(), "PATH")]
     for one in pool["sources"]:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in one["dtypes"])
         score = number(cost["scores"].get(one["name"], {}).get(main.name))
-        members.append((one["name"], f"{one['parameters']:,}", size(one["bytes"]), kinds, score, one["path"]))
+        about = one["kind"], f"{one['parameters']:,}", size(one["bytes"])
+        members.append((one["name"], *about, kinds, score, one["path"]))
     notes = "".join(f"\nwarning: {text}" for text in document["warnings"])
     return f"{document['study']}: ready to run\n{columns(rows)}\n\n{columns(members)}{notes}"
 

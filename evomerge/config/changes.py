@@ -53,11 +53,13 @@ def harmless(key: str, old: str, new: str) -> bool:
     """Whether the search goes on exactly as it began although ``key`` changed.
 
     Where candidates are scored and kept does not matter, nor when the search ends and how many are compared then. The
-    place of a pool member may change because its content is compared by digest. Everything else is the search itself.
+    place of a pool member, or of a file of its statistics, may change because its content is compared by digest.
+    Everything else is the search itself.
     """
     section, _, rest = key.partition(".")
     if section == "pool":
-        return (rest == "base" or rest.startswith("members.")) and "-" not in (old, new) and "null" not in (old, new)
+        places = rest == "base" or rest.startswith(("members.", "statistics."))
+        return places and old.startswith('"') and new.startswith('"')
     return section in ("budget", "executor", "finalists", "store")
 
 

@@ -41,6 +41,10 @@ class Checkpoint(Source):
         """Elements ``start:stop`` of a flattened tensor, as a read-only view of the mapped file."""
         return self._home[name].raw(name)[start:stop]
 
+    def file_of(self, name: str) -> Path:
+        """The shard that holds a tensor."""
+        return self._home[name].path
+
     def identity(self) -> str:
         """A cheap key that changes whenever the files do: headers, inodes, sizes and times. Reads no tensor."""
         total = hashlib.blake2b(digest_size=16)

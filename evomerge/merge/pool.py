@@ -130,13 +130,21 @@ class ModelPool:
             RecipeError: it gives none.
             PoolError: it cannot be read.
         """
+        found = self._file(source, kind)
+        if found is None:
+            raise RecipeError(f"{source} has no {kind}; give the file as pool.statistics.{source}.{kind}")
+        return found
+
+    def _file(self, source: str, kind: str) -> Source | None:
         value = self.statistics.get(source, {}).get(kind)
         if not isinstance(value, str):
-            raise RecipeError(f"{source} has no {kind}; give the file as pool.statistics.{source}.{kind}")
-        found = self._attached.get(value)
-        if found is None:
-            found = self._attached[value] = Checkpoint(self.root / Path(value).expanduser())
-        return found
+            return None
+        if value not in self._attached:
+            try:
+                self._attached[value] = Checkpoint(self.root / Path(value).expanduser())
+            except PoolError as error:
+                raise PoolError(f"pool.statistics.{source}.{kind}: {error}") from error
+        return self._attached[value]
 
     def span(self, source: str, group: str, start: int, stop: int) -> Floats:
         """Coordinates ``start:stop`` of one source's group, as a new float32 array."""
@@ -168,17 +176,27 @@ class ModelPool:
         return out
 
     def check(self) -> None:
-        """Refuse a pool whose sources do not fit together. Headers, configs and tokenizers are compared.
+        """Refuse a pool whose sources do not fit together, or whose statistics are not there. Reads no tensor.
 
         Raises:
             PoolError: naming everything that differs.
         """
+        self._check_statistics()
         if self._differences.errors:
             listed = "\n  ".join(self._differences.errors)
             raise PoolError(
                 f"the pool's models do not fit together (compared with {self.reference}):\n  {listed}\n"
                 "remove the models that differ, or list tensors that need not be merged in pool.exclude"
             )
+
+    def _check_statistics(self) -> None:
+        for source, kinds in self.statistics.items():
+            if source not in self.sources:
+                raise PoolError(
+                    f"pool.statistics names {source!r}, but the pool has {', '.join(self.sources)}; correct the name"
+                )
+            for kind in kinds:
+                self._file(source, kind)
 
     def check_finite(self) -> None:
         """Refuse NaN and infinite weights. Reads every merged tensor once, chunk by chunk.
@@ -203,6 +221,12 @@ class ModelPool:
     def digests(self) -> dict[str, str]:
         """Content digest of every source. Reads everything once."""
         return {source: checkpoint.digest() for source, checkpoint in self.checkpoints.items()}
+
+    def statistics_digests(self) -> dict[str, str]:
+        """Content digest of every file in ``pool.statistics``, by its key in the study file. Reads everything once."""
+        keys = [(source, kind) for source, kinds in self.statistics.items() for kind in kinds]
+        found = {f"pool.statistics.{source}.{kind}": self._file(source, kind) for source, kind in keys}
+        return {key: file.digest() for key, file in found.items() if file is not None}
 
     @cached_property
     def identity(self) -> str:

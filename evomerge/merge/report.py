@@ -34,10 +34,11 @@ class Differences:
 
 @dataclass(frozen=True, slots=True)
 class MemberReport:
-    """One source: where it is, all its parameters, bytes of its own files, and how many tensors have each dtype."""
+    """One source: where and what it is, all its parameters, bytes of its own files, and dtypes of the tensors there."""
 
     name: str
     path: str
+    kind: str
     parameters: int
     bytes: int
     dtypes: tuple[tuple[str, int], ...]
@@ -100,6 +101,7 @@ def _member(name: str, checkpoint: Source, shared: Collection[TensorFile]) -> Me
     return MemberReport(
         name=name,
         path=str(checkpoint.path),
+        kind=checkpoint.describe(),
         parameters=sum(entry.size for entry in checkpoint.entries.values() if entry.floating),
         bytes=sum(file.nbytes for file in own),
         dtypes=tuple(sorted(Counter(entry.dtype for file in own for entry in file.entries.values()).items())),
@@ -120,14 +122,15 @@ def _tensor_problems(one: Source, other: Source, layout: Layout) -> Iterator[str
     for slot in layout.slots:
         entry = other.entries.get(slot.name)
         if entry is None:
-            yield f"has no tensor {slot.name!r}"
+            yield f"has no tensor {slot.name!r} ({other.path})"
         elif entry.shape != slot.shape:
-            yield f"tensor {slot.name!r} has shape {list(entry.shape)} instead of {list(slot.shape)}"
+            shapes = f"{list(entry.shape)} instead of {list(slot.shape)}"
+            yield f"tensor {slot.name!r} has shape {shapes} ({other.file_of(slot.name)})"
         elif not entry.floating:
-            yield f"tensor {slot.name!r} has dtype {entry.dtype}, which cannot be merged"
+            yield f"tensor {slot.name!r} has dtype {entry.dtype}, which cannot be merged ({other.file_of(slot.name)})"
     for name in other.entries:
         if name not in one.entries and not layout.excludes(name) and not idle_head(other, name):
-            yield f"has the extra tensor {name!r}"
+            yield f"has the extra tensor {name!r} ({other.file_of(name)})"
 
 
 def _tensor_notes(one: Source, other: Source, layout: Layout) -> Iterator[str]:

@@ -67,6 +67,14 @@ class Source(ABC):
         path = self.folder / "config.json"
         return read_json(path) if path.is_file() else {}
 
+    def describe(self) -> str:
+        """What it is, in a few words."""
+        return "checkpoint"
+
+    def file_of(self, name: str) -> Path:
+        """The file that a tensor comes from, for errors."""
+        return self.path
+
     def overlay(self) -> Mapping[str, bytes | None]:
         """Files that are not as in ``folder``, by name: their content, or ``None``: there is none.
 
@@ -130,6 +138,10 @@ class View(Source):
         self.folder = origins[0].folder
         self.files = tuple(dict.fromkeys(file for origin in origins for file in origin.files))
         self.notes = tuple(note for origin in origins for note in origin.notes)
+
+    def describe(self) -> str:
+        """As the first origin."""
+        return self.origins[0].describe()
 
     @property
     def tokenizer_folder(self) -> Path:

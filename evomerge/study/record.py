@@ -1,8 +1,8 @@
 """What a database keeps about a study, made from its settings and read back without the model pool.
 
 Beside the sections of the study file, `StudyRecord.settings` holds ``problem`` (what the strategy was told), ``data``
-(content digests of the fitness's data), ``folder`` (what paths are relative to) and ``given`` (values that the command
-line put in the place of the file's).
+(content digests of the fitness's data and of the pool's statistics), ``folder`` (what paths are relative to) and
+``given`` (values that the command line put in the place of the file's).
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _prepare(settings: StudySettings, root: Path, text: str, given: Given) -> Se
         root,
         problem,
         pool=pool.digests(),
-        data=fitness.fingerprint(),
+        data={**fitness.fingerprint(), **pool.statistics_digests()},
         given=given,
     )
     return Setup(settings, root, pool, fitness, problem, record)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evomerge.errors import PoolError
+from evomerge.errors import PoolError, RecipeError
 from evomerge.merge.layout import natural
 from evomerge.merge.pool import ModelPool
 from evomerge.settings import PoolSettings
@@ -225,6 +225,42 @@ def test_identity_follows_the_layout(make_pool: MakePool) -> None:
     assert make_pool().identity == make_pool().identity != make_pool(order=("norm",)).identity
 
 
+class TestStatistics:
+    def open(self, make_pool: MakePool, **statistics: dict[str, str | float]) -> ModelPool:
+        return make_pool(statistics=statistics)
+
+    def test_numbers_and_files_are_at_hand(self, make_pool: MakePool, tmp_path: Path) -> None:
+        save_checkpoint(tmp_path / "pool0" / "f.safetensors", {"embed": np.ones((11, 4), dtype=np.float32)})
+        pool = self.open(make_pool, m1={"loss": 0.5, "fisher": "f.safetensors"})
+        pool.check()
+        assert pool.number("m1", "loss") == 0.5
+        assert pool.attached("m1", "fisher").floats("embed").sum() == 44
+        for kind in ("fisher", "step"):
+            with pytest.raises(RecipeError, match=rf"m1 has no {kind}; give the number"):
+                pool.number("m1", kind)
+        with pytest.raises(RecipeError, match=r"m1 has no loss; give the file as pool\.statistics\.m1\.loss"):
+            pool.attached("m1", "loss")
+
+    def test_missing_files_and_unknown_models_are_found_at_once(self, make_pool: MakePool) -> None:
+        with pytest.raises(
+            PoolError, match=r"pool\.statistics\.m1\.fisher: there is no checkpoint at .*f\.safetensors"
+        ):
+            self.open(make_pool, m1={"fisher": "f.safetensors"}).check()
+        with pytest.raises(PoolError, match=r"pool\.statistics names 'm9', but the pool has m0, m1, m2"):
+            self.open(make_pool, m9={"loss": 1.0}).check()
+
+    def test_their_content_is_told(self, make_pool: MakePool, tmp_path: Path) -> None:
+        told = []
+        for value in (1, 2):
+            path = tmp_path / "pool0" / "f.safetensors"
+            path.unlink(missing_ok=True)
+            save_checkpoint(path, {"embed": np.full((11, 4), value, dtype=np.float32)})
+            pool = self.open(make_pool, m1={"loss": 0.5, "fisher": "f.safetensors"})
+            told.append(pool.statistics_digests())
+        assert [list(one) for one in told] == [["pool.statistics.m1.fisher"]] * 2
+        assert told[0] != told[1]
+
+
 class TestRealModels:
     def test_a_real_llama_is_read_whole(self, shared: Path) -> None:
         pool = ModelPool.open(PoolSettings(members={"stories": "stories260K/hf"}), shared)
@@ -240,8 +276,10 @@ class TestRealModels:
         with pytest.raises(PoolError) as caught:
             pool.check()
         for words in (
-            "dreams: has no tensor 'model.layers.4.mlp.up_proj.weight'",
-            "dreams: tensor 'model.layers.0.self_attn.k_proj.weight' has shape [64, 64] instead of [32, 64]",
+            "dreams: has 4 layers instead of 5; choose as many of its layers with pool.layers",
+            f"dreams: has no tensor 'model.layers.4.mlp.up_proj.weight' ({shared / 'aidreams260K' / 'hf'})",
+            "dreams: tensor 'model.layers.0.self_attn.k_proj.weight' has shape [64, 64] instead of [32, 64] "
+            f"({shared / 'aidreams260K' / 'hf' / 'model.safetensors'})",
             "dreams: tokenizer.json has another vocabulary",
             "num_hidden_layers 4 instead of 5",
         ):

@@ -58,6 +58,12 @@ class Adapted(View):
             return self.adapter.file.stored(change.whole, start, stop)
         return self._computed(name, change, start, self.entries[name].size if stop is None else stop)
 
+    def describe(self) -> str:
+        """The adapter's rank, and its base where that is not the pool's."""
+        ranks = sorted({factors.rank for factors in self.adapter.modules.values()})
+        rank = " to ".join(map(str, dict.fromkeys([ranks[0], ranks[-1]]))) if ranks else "0"
+        return f"LoRA of rank {rank} over {self.base.path.name}"
+
     @property
     def tokenizer_folder(self) -> Path:
         """The adapter's, where it has both a tokenizer and embeddings of its own."""

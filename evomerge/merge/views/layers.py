@@ -62,6 +62,10 @@ class Stacked(View):
         """The origin's."""
         return self.origins[0].floats(self._names[name], start, stop)
 
+    def describe(self) -> str:
+        """The origin, and how many layers there are now."""
+        return f"{len(self.listed)} layers of a {self.origins[0].describe()}"
+
     def export_dtype(self, name: str) -> str:
         """The origin's."""
         return self.origins[0].export_dtype(self._names[name])

@@ -76,6 +76,10 @@ class Multiplied(View):
             self._multiply(values, entry, start)
         return values
 
+    def describe(self) -> str:
+        """The origin, and how it is stored."""
+        return f"eight-bit {self._origin.describe()}"
+
     def export_dtype(self, name: str) -> str:
         """What the config says that it is otherwise computed in, for weights of eight bits."""
         dtype = self._origin.export_dtype(name)
