@@ -29,8 +29,8 @@ class Doge(MatrixOperator):
     by ``steps`` steps from 0 along the gradient, freed of what lies in the shared subspace: the leading left vectors
     (``subspace`` of the rank) of all task vectors' leading ones. The paper's steps are Adam's, which rescales entries
     and so enters that subspace; here they are plain, and so short that the sum never rises. ``(sum_i lambda_i) Delta``
-    is then linear in eta, and is found once per pool for every eta. Other tensors, if ``linear``, have ``lambda_i m_i
-    tau_i`` alone. Values: ``eta``, ``keep``.
+    is then linear in eta, and is found once per pool for every eta. Other tensors, if ``linear``, have
+    ``lambda_i m_i tau_i`` alone. Values: ``eta``, ``keep``.
     """
 
     others: Literal["mean", "base", "linear"] = "linear"

@@ -34,9 +34,9 @@ class Wudi(MatrixOperator):
     the ``sum`` of the task vectors (``start``). V, Lambda and the term in brackets are found once per pool; a candidate
     is then one matrix product.
 
-    Only the leading ``rho R`` directions move at all, R by ``rank``: all of them (``full``), ``(sum sqrt(Lambda))^2 /
-    sum Lambda`` (``participation``), or those that stand out of noise (``gavish_donoho``). With ``truncate`` the
-    targets are the task vectors' truncations to the N-th part of their rank. Known points:
+    Only the leading ``rho R`` directions move at all, R by ``rank``: all of them (``full``),
+    ``(sum sqrt(Lambda))^2 / sum Lambda`` (``participation``), or those that stand out of noise (``gavish_donoho``).
+    With ``truncate`` the targets are the task vectors' truncations to the N-th part of their rank. Known points:
 
     * WUDI: start sum, t about 300, rho 1. Its exact minimum: t 1e12.
     * SWUDI: start sum, t 300 to 1300, rho 0.65 (0.85 for full weights of language models).
