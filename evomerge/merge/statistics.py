@@ -8,7 +8,8 @@ All numbers are exact or summed in float64 over fixed blocks: they depend on the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,33 +44,34 @@ def model_magnitudes(model: Model, source: int) -> Magnitudes:
     return model.once(("magnitudes", source), lambda: Magnitudes(tuple(model.tensors()), source))
 
 
-class Magnitudes:
-    """How many entries of ``|theta_source - theta_0|`` are how large, over one tensor or several."""
+class Ranked(ABC):
+    """How many of some numbers, none of them negative, are how large: exact order statistics without sorting."""
 
-    def __init__(self, tensors: Sequence[Tensor], source: int) -> None:
-        from evomerge.merge.kernels.magnitudes import BINS
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+        self.size = int(counts.sum())
 
-        self.size = sum(tensor.size for tensor in tensors)
-        self._tensors = tensors
-        self._source = source
-        self._counts: Counts = np.zeros(BINS, dtype=np.int64)
-        for tensor in tensors:
-            bins, counts = _histogram(tensor, source)
-            self._counts[bins] += counts
+    @abstractmethod
+    def within(self, upper: int) -> Counts:
+        """Of the numbers whose pattern's upper half is ``upper``, how many have which lower half, (65536,)."""
+
+    @property
+    def positive(self) -> int:
+        """How many are above 0."""
+        return self.size - int(self._counts[0])
+
+    def nth_largest(self, n: int) -> float:
+        """The n-th largest, from 1: at least n are not below it. 0 beyond the last, infinity before the first."""
+        if not 0 < n <= self.size:
+            return 0.0 if n > 0 else math.inf
+        above, which = nth_largest(self._counts, n)
+        low = nth_largest(self.within(which // 2), n - above)[1] if which % 2 else 0
+        return _value(which // 2 << 16 | low)
 
     def threshold(self, keep: float) -> float:
         """The smallest that is kept when the ``round(keep size)`` largest are, and all that equal it."""
-        return self.nth_largest(round(keep * self.size))
-
-    def nth_largest(self, n: int) -> float:
-        """The n-th largest magnitude (from 1): at least n are not below it. 0 for all of them, infinity for none."""
-        if n >= self.size:
-            return 0.0
-        if n <= 0:
-            return math.inf
-        above, which = nth_largest(self._counts, n)
-        low = nth_largest(self._within(which // 2), n - above)[1] if which % 2 else 0
-        return _value(which // 2 << 16 | low)
+        kept = round(keep * self.size)
+        return 0.0 if kept >= self.size else self.nth_largest(kept)
 
     def kept(self, threshold: float) -> int:
         """How many are at least ``threshold``."""
@@ -81,19 +83,46 @@ class Magnitudes:
         whole = int(self._counts[2 * upper + 2 :].sum())
         if low <= 1:
             return whole + int(self._counts[2 * upper + low : 2 * upper + 2].sum())
-        return whole + int(self._within(upper)[low:].sum())
+        return whole + int(self.within(upper)[low:].sum())
 
     def share(self, threshold: float) -> float:
         """The share that is at least ``threshold``: more than was asked for, where many are equal."""
         return self.kept(threshold) / self.size if self.size else 1.0
 
-    def _within(self, upper: int) -> Counts:
-        """Of the entries whose pattern's upper half is ``upper``, how many have which lower half."""
-        total: Counts = np.zeros(1 << 16, dtype=np.int64)
-        for tensor in self._tensors:
-            lows, counts = _near(tensor, self._source, upper)
-            total[lows] += counts
-        return total
+
+class Magnitudes(Ranked):
+    """The entries of ``|theta_source - theta_0|`` over one tensor or several, counted once per pool."""
+
+    def __init__(self, tensors: Sequence[Tensor], source: int) -> None:
+        self._tensors = tensors
+        self._source = source
+        super().__init__(_added(_histogram(tensor, source) for tensor in tensors))
+
+    def within(self, upper: int) -> Counts:
+        """Of all tensors."""
+        return _added(_near(tensor, self._source, upper) for tensor in self._tensors)
+
+
+class Streamed(Ranked):
+    """Numbers that ``blocks()`` gives piece by piece, the same ones every time it is called."""
+
+    def __init__(self, blocks: Callable[[], Iterable[Floats]]) -> None:
+        from evomerge.merge.kernels.magnitudes import BINS, count
+
+        self._blocks = blocks
+        counts = np.zeros(BINS, dtype=np.int64)
+        for block in blocks():
+            count(np.zeros_like(block), block, counts)
+        super().__init__(counts)
+
+    def within(self, upper: int) -> Counts:
+        """In a second pass."""
+        from evomerge.merge.kernels.magnitudes import count_within
+
+        counts = np.zeros(1 << 16, dtype=np.int64)
+        for block in self._blocks():
+            count_within(np.zeros_like(block), block, upper, counts)
+        return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +170,14 @@ def model_sums(model: Model, source: int) -> Sums:
         )
 
     return model.once(("sums", source), compute)
+
+
+def _added(parts: Iterable[tuple[NDArray[np.uint16], Counts]]) -> Counts:
+    """Sparse counts of 65,536 bins, added up."""
+    total: Counts = np.zeros(1 << 16, dtype=np.int64)
+    for which, counts in parts:
+        total[which] += counts
+    return total
 
 
 def _histogram(tensor: Tensor, source: int) -> tuple[NDArray[np.uint16], Counts]:
