@@ -81,28 +81,12 @@ class FactorContract(DeclarationContract):
         return self.make_pool(tmp_path / "pool", self.adapters(1))
 
     def adapters(self, seed: int) -> Adapters:
-        """Three of different scales; each leaves a tensor alone that others change, and one tensor none changes."""
-        draw = np.random.default_rng(seed)
-        found: Adapters = {}
-        for member, scale, alone in zip(MEMBERS, (1.0, 0.5, 2.0), ("first.1", "second.2", "second.3"), strict=True):
-            rank = self.ranks[member]
-            found[member] = {
-                name: Dense(draw.standard_normal((shape[0], rank)), draw.standard_normal((rank, shape[1])), scale)
-                for name, shape in SHAPES.items()
-                if len(shape) == 2 and not name.startswith((alone, "second.4"))
-            }
-        return found
+        """Some of this operator's ``ranks``."""
+        return random_adapters(self.ranks, seed)
 
     def make_pool(self, folder: Path, adapters: Adapters, **settings: Any) -> ModelPool:
         """A base of random weights, and adapters over it."""
-        draw = np.random.default_rng(0)
-        base = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
-        save_checkpoint(folder / "base.safetensors", base)
-        for member, modules in adapters.items():
-            save_adapter(folder / member, modules)
-        members = {member: member for member in settings.pop("order_of_members", adapters)}
-        defaults: dict[str, Any] = {"base": "base.safetensors", "groups": {one: (f"{one}.*",) for one in SIZES}}
-        return ModelPool.open(PoolSettings(members=members, **(defaults | settings)), folder)
+        return make_pool(folder, adapters, **settings)
 
     def recipe(self, values: tuple[float, ...], members: Sequence[str] = MEMBERS) -> Recipe:
         """The same values on every segment."""
@@ -219,6 +203,33 @@ class FactorContract(DeclarationContract):
             }
         pool = self.make_pool(tmp_path / "pool", adapters)
         assert np.isfinite(self.build(pool, self.recipe(self.values()))).all()
+
+
+def random_adapters(ranks: Mapping[str, int], seed: int) -> Adapters:
+    """Three of different scales; each leaves a tensor alone that others change, and one tensor none changes."""
+    draw = np.random.default_rng(seed)
+    found: Adapters = {}
+    for member, scale, alone in zip(MEMBERS, (1.0, 0.5, 2.0), ("first.1", "second.2", "second.3"), strict=True):
+        found[member] = {
+            name: Dense(
+                draw.standard_normal((shape[0], ranks[member])), draw.standard_normal((ranks[member], shape[1])), scale
+            )
+            for name, shape in SHAPES.items()
+            if len(shape) == 2 and not name.startswith((alone, "second.4"))
+        }
+    return found
+
+
+def make_pool(folder: Path, adapters: Adapters, **settings: Any) -> ModelPool:
+    """A base of random weights, and adapters over it; ``order_of_members`` and keywords are pool settings."""
+    draw = np.random.default_rng(0)
+    base = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+    save_checkpoint(folder / "base.safetensors", base)
+    for member, modules in adapters.items():
+        save_adapter(folder / member, modules)
+    members = {member: member for member in settings.pop("order_of_members", adapters)}
+    defaults: dict[str, Any] = {"base": "base.safetensors", "groups": {one: (f"{one}.*",) for one in SIZES}}
+    return ModelPool.open(PoolSettings(members=members, **(defaults | settings)), folder)
 
 
 def save_adapter(folder: Path, modules: Mapping[str, Dense], **settings: Any) -> Path:
