@@ -14,12 +14,13 @@ from evomerge.merge.statistics import Magnitudes
 class Breadcrumbs(DeltaOperator):
     """``theta_0 + lambda sum_i w_i s_i``, ``s_i`` what is left of ``tau_i`` without its extremes.
 
-    Model Breadcrumbs (Davari & Belilovsky 2024). Per tensor the share ``gamma`` of largest magnitude is dropped (less where ``1 - density`` leaves less room), and
-    of the rest all but the largest: the share ``density`` survives, at least one entry, and all that equal the largest
-    or smallest survivor. With ``rescale = "l1"`` survivors are enlarged, per tensor, to ``||tau_i||_1``.
+    Model Breadcrumbs (Davari & Belilovsky 2024). Per tensor the share ``gamma`` of largest magnitude is dropped (less
+    where ``1 - density`` leaves less room), and of the rest all but the largest: the share ``density`` survives, at
+    least one entry, and all that equal the largest or smallest survivor. With ``rescale = "l1"`` survivors are
+    enlarged, per tensor, to ``||tau_i||_1``.
 
-    mergekit's breadcrumbs is this; it rounds both counts down, and keeps only some of equal entries. Its
-    version 0.1.4 lost tensors of fewer than ``1 / gamma`` entries.
+    mergekit's breadcrumbs is this; it rounds both counts down, and keeps only some of equal entries. Its version 0.1.4
+    lost tensors of fewer than ``1 / gamma`` entries.
 
     Values: one weight, density and gamma per expert, and lambda.
     """

@@ -1,5 +1,6 @@
 """What runs on numpy arrays runs on torch tensors, as on an accelerator, and gives the same to rounding."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,20 @@ import numpy as np
 import pytest
 
 from evomerge.merge import merged
+from evomerge.merge.operators.port import Grain
 from evomerge.testing.operator import OperatorContract
 from tests.merge.operators import (
+    test_arcee,
+    test_breadcrumbs,
+    test_dare,
+    test_della,
     test_doge,
     test_lines,
     test_model_stock,
     test_opcm,
+    test_ram,
+    test_sce,
+    test_ties,
     test_tsv,
     test_twin,
     test_wudi,
@@ -30,6 +39,15 @@ CONTRACTS: list[type[OperatorContract]] = [
     test_opcm.TestOpcm,
     test_doge.TestDoge,
     test_twin.TestTwin,
+    test_ties.TestTies,
+    test_ties.TestTiesMax,
+    test_dare.TestDareLinear,
+    test_dare.TestDareTiesMeanByCount,
+    test_breadcrumbs.TestBreadcrumbsTies,
+    test_della.TestDella,
+    test_sce.TestSce,
+    test_arcee.TestArceeFusion,
+    test_ram.TestRamPlus,
 ]
 
 
@@ -42,8 +60,17 @@ class OnTorch(merged.MergedPiece):
 
         return torch.from_numpy(super().theta)
 
+    @property
+    def stored(self) -> None:  # type: ignore[override] # which only kernels on a CPU read
+        return None
+
     def source(self, at: int) -> Any:
         return self.theta[at]
+
+    def bits(self, seed: int, source: int) -> Any:
+        import torch
+
+        return torch.from_numpy(super().bits(seed, source).astype("int32"))
 
 
 @pytest.mark.parametrize("kind", CONTRACTS, ids=lambda kind: kind.__name__)
@@ -54,5 +81,12 @@ def test_torch_tensors_are_merged_like_arrays(
     pool = contract.make_pool(tmp_path, contract.vectors(1))
     recipe = contract.recipe(contract.values(1))
     expected = contract.build(pool, recipe, "table")
+    on_cpu = merged.MergedPiece
+
+    def pieces(tensor: merged.MergedTensor, grain: Grain = "element") -> Iterator[merged.MergedPiece]:
+        for start, stop in merged.cuts(tensor.slot, grain):
+            yield on_cpu(tensor, grain, start, stop)
+
+    monkeypatch.setattr(merged.MergedTensor, "pieces", pieces)  # what is prepared is prepared on the CPU
     monkeypatch.setattr(merged, "MergedPiece", OnTorch)
     np.testing.assert_allclose(contract.build(pool, recipe, "table"), expected, rtol=1e-5, atol=1e-5)
