@@ -13,6 +13,8 @@ from evomerge.merge.adapters.factors import Factors
 from evomerge.merge.layout import Slot
 from evomerge.merge.once import Once
 from evomerge.merge.pool import ModelPool
+from evomerge.merge.source import CHUNK
+from evomerge.merge.tensorfile import chunks
 from evomerge.merge.views.adapter import Adapter, LowRank
 
 _MODULES = 8
@@ -106,9 +108,20 @@ def _require_factors_alone(pool: ModelPool, source: str, adapter: Adapter) -> No
             "adds a bias to {}": change.bias,
             "rescales {} (DoRA)": change.magnitude,
         }
+        if change.whole is not None and _is_copy(adapter, name, change.whole):
+            del others["replaces {} as a whole (modules_to_save)"]
         for what, tensor in others.items():
             if tensor is not None and name in merged:
                 raise RecipeError(
                     f"{source} {what.format(repr(name))}, which operators on factors cannot merge; use one on whole "
                     "weights, such as task_arithmetic, or list the tensor in pool.exclude"
                 )
+
+
+def _is_copy(adapter: Adapter, name: str, tensor: str) -> bool:
+    """Whether a tensor in an adapter's file is the base's own, as PEFT saves beside the factors of embeddings."""
+    mine, theirs = adapter.file.entries[tensor], adapter.base.entries[name]
+    return mine.shape == theirs.shape and all(
+        np.array_equal(adapter.file.floats(tensor, start, stop), adapter.base.floats(name, start, stop))
+        for start, stop in chunks(mine.size, CHUNK)
+    )
