@@ -42,6 +42,18 @@ class Reference:
         return self.model.resolve(), self.adapter and self.adapter.resolve()
 
 
+def local(root: Path, text: str) -> Path:
+    """A path as users write it, relative to ``root``.
+
+    Raises:
+        PoolError: it begins with the home of a user who is not there.
+    """
+    try:
+        return root / Path(text).expanduser()
+    except RuntimeError as error:
+        raise PoolError(f"there is no home folder for {text!r}; write the whole path") from error
+
+
 class Opener:
     """Opens the models of one pool, each checkpoint once. Relative paths begin at ``root``."""
 
@@ -83,7 +95,7 @@ class Opener:
         return self._fetch(text, hub.model) if text.startswith(hub.PREFIX) else self._local(text)
 
     def _local(self, text: str) -> Path:
-        return self._root / Path(text).expanduser()
+        return local(self._root, text)
 
     def _fetch(self, text: str, how: Callable[[str], Path]) -> Path:
         if text not in self._fetched:

@@ -16,7 +16,7 @@ from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.companions import folder_of
 from evomerge.merge.importance import importance
 from evomerge.merge.layout import Layout, Slot, lay_out, natural
-from evomerge.merge.opener import BASE, open_sources
+from evomerge.merge.opener import BASE, local, open_sources
 from evomerge.merge.poolcache import PoolCache, cache_folder
 from evomerge.merge.report import Differences, PoolReport, compare, describe
 from evomerge.merge.source import CHUNK, Source
@@ -141,7 +141,7 @@ class ModelPool:
             return None
         if value not in self._attached:
             try:
-                self._attached[value] = Checkpoint(self.root / Path(value).expanduser())
+                self._attached[value] = Checkpoint(local(self.root, value))
             except PoolError as error:
                 raise PoolError(f"pool.statistics.{source}.{kind}: {error}") from error
         return self._attached[value]

@@ -64,6 +64,7 @@ def test_a_study_over_adapters(evomerge: Any, study: Path, adapter: Path) -> Non
         ("    low: models/low\n    tuned: lora\n", "pool member tuned: "),
         ("    low: models/low\n    tuned: models/high+lora+x\n", "there is no checkpoint at"),
         ("    low: hf:a/b/c\n", "hf:a/b/c is no name of a model on the hub"),
+        ("    low: ~nobody-here/x\n", "there is no home folder for '~nobody-here/x'"),
         (f"{MEMBERS}  grouping: blocks\n", "pool.grouping is 'blocks'; give a whole number"),
         (f"{MEMBERS}  grouping: blocks:3\n", "wants 3 blocks, but only 2 layers are merged"),
         (f"{MEMBERS}  grouping: importance:2\n", "pool.grouping by importance needs pool.base"),

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from evomerge.merge.views.adapted import Adapted
 from evomerge.merge.views.adapter import Adapter
 from evomerge.settings import PoolSettings
 from evomerge.testing.checkpoints import save_checkpoint
+from tests.merge.mergekit.cases import POOLS, cases
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 SaveAdapter = Callable[..., Path]
@@ -73,6 +75,15 @@ def test_values_do_not_depend_on_how_tensors_are_cut(case: Path, data: st.DataOb
     pieces = [found.floats(name, start, stop) for start, stop in pairwise(cuts)]
     whole = adapted(case, case / "base.safetensors").floats(name)
     assert np.concatenate(pieces).tobytes() == whole.tobytes()
+
+
+def test_values_do_not_depend_on_threads() -> None:
+    case = next(case for case in CASES if case.name == "dora_transposed")
+    found, alone = (adapted(case, case / "base.safetensors") for _ in range(2))
+    pieces = [(name, at, at + 5) for _ in range(20) for name in found.entries for at in (0, 5)]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda piece: found.floats(*piece).tobytes(), pieces))
+    assert together == [alone.floats(*piece).tobytes() for piece in pieces]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -341,6 +352,24 @@ class TestPool:
         assert same == {name for name in told if told[name][1] == now[name][1]}
         assert same == (set() if changed == "base" else {"base", "two"})
         assert _fingerprints(after.checkpoints["one"]) != prints
+
+    def test_as_mergekit_merges_an_adapter_first(self) -> None:
+        members = {"tuned": "float32/base+lora/adapter", "math": "float32/math"}
+        pool = ModelPool.open(PoolSettings(members=members), POOLS)
+        pool.check()
+        segments = (Segment("all", 0, pool.size, (0.6, 0.4)),)
+        builder = Builder(pool)
+        vector = builder.resolve(Recipe("linear", ("pool:tuned", "pool:math"), segments))
+        expected = next(case for case in cases() if case.name == "linear_lora").tensors
+        assert pool.checkpoints["tuned"].adapter.modules  # type: ignore[attr-defined]
+        for slot in pool.layout.slots:
+            found = builder.read(vector, slot, 0, slot.size).reshape(slot.shape)
+            np.testing.assert_allclose(found, expected[slot.name], rtol=1e-5, atol=1e-6)
+
+    def test_adapters_of_image_models_are_refused(self, shared: Path) -> None:
+        for path in sorted((shared / "lora_sd15").glob("*.safetensors")):
+            with pytest.raises(PoolError, match=r"no adapter_config\.json tells their scale; convert it"):
+                ModelPool.open(PoolSettings(members={"x": str(path)}), shared)
 
     def test_a_lora_file_without_settings_is_refused(self, tmp_path: Path) -> None:
         for name in ("text_encoder:0:down", "lora_unet_x.lora_down.weight", "x.lora_A.weight"):
