@@ -15,10 +15,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 WIDTH = 64
 """Numbers in a vector: enough to keep a processor busy between two decisions, few enough for its registers."""
+
+_PAGE = 4096
+"""Bytes that processors do not read ahead across by themselves."""
 
 CODES = {"BF16": 0, "F16": 1, "F32": 2, "F64": 3, "F8_E4M3": 4, "F8_E5M2": 5}
 """What kernels call the safetensors dtypes that can be merged."""
@@ -115,17 +119,28 @@ def _to_f16(do: Any, value: Value) -> Value:
 _half = _all(_words, 0x3F000000)
 
 
-def _loader(stored: VectorType, size: int, formula: Formula, found: VectorType = floats) -> Any:
-    """A function from an address to a vector."""
+def _loader(stored: VectorType, size: int, formula: Formula, found: VectorType = floats, far: bool = False) -> Any:
+    """A function from an address to a vector; from ``far`` memory, what lies a page on is asked for meanwhile."""
 
     @instruction
     def load_vector(context: Any, address: Any) -> Any:
         def generate(_: Any, do: Any, __: Any, given: Any) -> Value:
+            if far:
+                for line in range(0, size * WIDTH, 64):
+                    _fetch(do, do.add(given[0], ir.Constant(given[0].type, _PAGE + line)))
             return formula(do, do.load(do.inttoptr(given[0], stored.ir.as_pointer()), align=size))
 
         return found(types.uint64), generate
 
     return load_vector
+
+
+def _fetch(do: Any, address: Value) -> None:
+    """Ask for a cache line, wherever it is: a hint, without harm even where there is no memory."""
+    octet, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [octet, word, word, word])
+    fetch = cgutils.get_or_insert_function(do.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call] # numba
+    do.call(fetch, [do.inttoptr(address, octet), *(ir.Constant(word, flag) for flag in (0, 3, 1))])
 
 
 def _storer(stored: VectorType, size: int, formula: Formula, found: VectorType = floats, past: bool = False) -> Any:
@@ -161,11 +176,12 @@ load_floats = _loader(floats, 4, _same)
 load_doubles = _loader(doubles, 8, _same, doubles)
 store_floats = _storer(floats, 4, _same)
 store_doubles = _storer(doubles, 8, _same, doubles)
-_load_bf16 = _loader(_halves, 2, _from_bf16)
-_load_f16 = _loader(_halves, 2, _from_small(16, 13, 15, 0x0F800000))
-_load_f64 = _loader(doubles, 8, _narrow)
-_load_e4m3 = _loader(_octets, 1, _from_small(8, 20, 7, 0x07F00000))  # no infinity: the variant "fn" of the format
-_load_e5m2 = _loader(_octets, 1, _from_small(8, 21, 15, 0x0F800000))
+_load_bf16 = _loader(_halves, 2, _from_bf16, far=True)
+_load_f16 = _loader(_halves, 2, _from_small(16, 13, 15, 0x0F800000), far=True)
+_load_f32 = _loader(floats, 4, _same, far=True)
+_load_f64 = _loader(doubles, 8, _narrow, far=True)
+_load_e4m3 = _loader(_octets, 1, _from_small(8, 20, 7, 0x07F00000), far=True)  # no infinity: the format's variant "fn"
+_load_e5m2 = _loader(_octets, 1, _from_small(8, 21, 15, 0x0F800000), far=True)
 _store_bf16, _past_bf16 = (_storer(_halves, 2, _to_bf16, past=past) for past in (False, True))
 _store_f16 = _storer(_halves, 2, _to_f16)
 _past_floats = _storer(floats, 4, _same, past=True)
@@ -178,7 +194,7 @@ def load(code: int, address: Address) -> Vector:
     if code == _BF16:
         return _load_bf16(address)
     if code == _F32:
-        return load_floats(address)
+        return _load_f32(address)
     if code == _F16:
         return _load_f16(address)
     if code == _F64:
