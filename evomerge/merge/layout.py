@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -91,6 +91,14 @@ def lay_out(
         _require_use(what, patterns, names)
     ordered = sorted(merged, key=lambda name: _rank(name, settings.order))
     members = _matched(ordered, settings.groups) if settings.groups else grouped(ordered, settings.grouping, importance)
+    copied = tuple(sorted(set(entries) - set(merged), key=natural))
+    return Layout(*_placed(entries, members), copied, settings.exclude)
+
+
+def _placed(
+    entries: Mapping[str, Entry], members: Mapping[str, Sequence[str]]
+) -> tuple[tuple[Slot, ...], tuple[Group, ...], dict[str, int]]:
+    """The tensors of all groups one after the other, the groups, and where each begins."""
     slots: list[Slot] = []
     groups: list[Group] = []
     starts: dict[str, int] = {}
@@ -102,13 +110,11 @@ def lay_out(
             slots.append(Slot(name, entry.shape, entry.size, group, offset))
             offset += entry.size
         if not offset:
-            where = f"pool.groups.{group}" if settings.groups else f"pool.grouping's {group}"
-            raise PoolError(f"{where} holds no parameter; remove the group or widen its patterns")
+            raise PoolError(f"the group {group} holds no parameter; remove it, widen its patterns, or divide otherwise")
         groups.append(Group(group, offset))
         starts[group] = start
         start += offset
-    copied = tuple(sorted(set(entries) - set(merged), key=natural))
-    return Layout(tuple(slots), tuple(groups), starts, copied, settings.exclude)
+    return tuple(slots), tuple(groups), starts
 
 
 def _matched(names: Iterable[str], groups: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
