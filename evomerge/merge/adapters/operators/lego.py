@@ -13,6 +13,7 @@ from evomerge.errors import RecipeError
 from evomerge.merge.adapters.factors import Doubles, Factors, rounded
 from evomerge.merge.adapters.operators.clusters import Clusters, k_means
 from evomerge.merge.adapters.port import FactorOperator, Module
+from evomerge.merge.operators.options import check_options
 from evomerge.merge.operators.port import Parameter, Values
 
 Norm = Literal["none", "two", "max"]
@@ -40,8 +41,9 @@ class LoraLego(FactorOperator):
     )
 
     def __post_init__(self) -> None:
-        if self.norm not in ("none", "two", "max"):
-            raise RecipeError(f"lora_lego has no norm {self.norm!r}; it is 'none', 'two' or 'max'")
+        check_options(self)
+        if self.seed < 0:
+            raise RecipeError(f"seed of LoraLego is {self.seed}; it must be 0 or more")
 
     def merge(self, module: Module, values: Values) -> Factors | None:
         """The clusters' parts, one column and row each."""

@@ -81,9 +81,10 @@ class TestLoraLego(FactorContract):
         one, half = (self.build(pool, self.recipe((3.0, gain))) - base for gain in (1.0, 0.5))
         np.testing.assert_allclose(half, 0.5 * one, rtol=1e-4, atol=1e-5)
 
-    def test_norms_are_refused_unless_known(self) -> None:
-        with pytest.raises(RecipeError, match="'one'"):
-            operator("lora_lego", (("norm", "one"),))
+    @pytest.mark.parametrize(("option", "value"), [("norm", "one"), ("seed", -1), ("seed", 0.5)])
+    def test_impossible_options_are_refused(self, option: str, value: str | float) -> None:
+        with pytest.raises(RecipeError, match=f"{option}.*{value}"):
+            operator("lora_lego", ((option, value),))
 
 
 class PlainLego(TestLoraLego):
