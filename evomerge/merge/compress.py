@@ -12,9 +12,9 @@ import numpy as np
 from evomerge.errors import ExportError, PoolError
 from evomerge.merge.merged import MergedModel, Sources
 from evomerge.merge.operators.compeft import deviation
+from evomerge.merge.operators.statistics import model_magnitudes
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import PoolCache
-from evomerge.merge.statistics import model_magnitudes
 from evomerge.merge.stream import Member
 from evomerge.merge.ternary import SAMPLE, SUFFIX, Signs, Ternary, base_hash, blocks, write_ternary
 

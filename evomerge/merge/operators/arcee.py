@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evomerge.merge.operators.arrays import beside, namespace
 from evomerge.merge.operators.port import Grain, Parameter, Piece, Tensor, TensorOperator, Values
-from evomerge.merge.statistics import Streamed
+from evomerge.merge.operators.statistics import Streamed
 from evomerge.merge.tensorfile import Floats
 
 _EPSILON = 1e-8

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from evomerge.merge.operators.delta import LAMBDA, WEIGHT, DeltaOperator, Electing, Sieve, l1_scale
 from evomerge.merge.operators.port import Parameter, Tensor, Values
-from evomerge.merge.statistics import Magnitudes
+from evomerge.merge.operators.statistics import Magnitudes
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from evomerge.merge.operators.arrays import namespace
 from evomerge.merge.operators.port import Model, Parameter, Piece, Tensor, TensorOperator, Values
-from evomerge.merge.statistics import model_sums, model_threshold
+from evomerge.merge.operators.statistics import model_sums, model_threshold
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,22 @@ class ComPEFT(TensorOperator):
         ]
 
     def merge(self, piece: Piece, values: Values, prepared: list[tuple[float, float]]) -> Any:
-        """Expert by expert."""
-        merged, deltas = piece.theta[0], piece.deltas
-        xp = namespace(deltas)
+        """Expert by expert. On the CPU a kernel gives the bytes of `plain`."""
+        theta = piece.theta
+        if not isinstance(theta, np.ndarray):
+            return self.plain(theta, prepared)
+        from evomerge.merge.kernels.consensus import signs
+
+        thresholds, sizes = np.array(prepared, dtype=np.float32).T.copy()
+        out = np.empty(theta.shape[1], dtype=np.float32)
+        signs(theta, thresholds, sizes, out)
+        return out
+
+    def plain(self, theta: Any, prepared: list[tuple[float, float]]) -> Any:
+        """The merge on arrays of any kind, the base first."""
+        xp, merged, deltas = namespace(theta), theta[0], theta[1:] - theta[0]
         for delta, (threshold, size) in zip(deltas, prepared, strict=True):
-            merged += size * xp.where(xp.abs(delta) >= threshold, xp.sign(delta), 0.0)
+            merged = merged + size * xp.where(xp.abs(delta) >= threshold, xp.sign(delta), 0.0)
         return merged
 
 

@@ -1,7 +1,7 @@
 """Scores of PCB-Merging over whole models: what each expert's entries are worth, and from which score on they count.
 
 The scores themselves are never kept. Their quantiles come from counts by the upper halves of their patterns, made exact
-by a second pass over one bin, like those of magnitudes in `evomerge.merge.statistics`.
+by a second pass over one bin, like those of magnitudes in `evomerge.merge.operators.statistics`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from evomerge.merge.operators.port import Arrays, Model, Tensor
-from evomerge.merge.statistics import Counts, model_threshold, nth_largest
+from evomerge.merge.operators.statistics import Counts, model_threshold, nth_largest
 from evomerge.merge.tensorfile import Floats, chunks
 from evomerge.merge.vectors import BLOCK
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from evomerge.errors import RecipeError
 from evomerge.merge.operators.arrays import namespace
 from evomerge.merge.operators.port import Parameter, Piece, Tensor, TensorOperator, Values
-from evomerge.merge.statistics import model_threshold
+from evomerge.merge.operators.statistics import model_threshold
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Consensus(TensorOperator):
     )
     least: ClassVar[int] = 2
     based: ClassVar[bool] = True
+    elects: ClassVar[bool] = False
+    """Whether the merged task vector is that of TIES."""
 
     def values(self, flat: Sequence[float], sources: int) -> Values:
         """A segment's values by name; more claims than there are experts are refused."""
@@ -39,19 +43,31 @@ class Consensus(TensorOperator):
             raise RecipeError(f"k = {k:g} is impossible: there are {sources - 1} experts, so no weight would be kept")
         return values
 
-    def merge(self, piece: Piece, values: Values, prepared: Any) -> Any:
-        """Nothing is told about other elements, so any piece will do."""
-        base, deltas = piece.theta[0], piece.deltas
-        xp = namespace(deltas)
-        together = self._together(deltas, prepared)
+    def prepare(self, tensor: Tensor, values: Values) -> list[float]:
+        """Each expert's threshold of magnitude: none."""
+        return [0.0] * (tensor.sources - 1)
+
+    def merge(self, piece: Piece, values: Values, prepared: list[float]) -> Any:
+        """Entry by entry. On the CPU a kernel gives the bytes of `plain`."""
+        theta = piece.theta
+        if not isinstance(theta, np.ndarray):
+            return self.plain(theta, values, prepared)
+        from evomerge.merge.kernels.consensus import consensus
+
+        thresholds, lambdas = (np.array(each, dtype=np.float32) for each in (prepared, values.each("lambda")))
+        k, alpha = np.float32(values.one("k")), np.float32(values.one("alpha"))
+        out = np.empty(theta.shape[1], dtype=np.float32)
+        consensus(theta, thresholds, self.elects, lambdas, k, alpha, out)
+        return out
+
+    def plain(self, theta: Any, values: Values, thresholds: Sequence[float]) -> Any:
+        """The merge on arrays of any kind, the base first."""
+        xp, base, deltas = namespace(theta), theta[0], theta[1:] - theta[0]
+        together = _elected(deltas, thresholds) if self.elects else xp.sum(deltas, axis=0)
         claims = xp.zeros_like(base)
         for delta, claim in zip(deltas, values.each("lambda"), strict=True):
             claims += xp.abs(delta) >= claim * xp.abs(together - delta)
         return base + values.one("alpha") * xp.where(claims >= values.one("k"), together, 0.0)
-
-    def _together(self, deltas: Any, prepared: Any) -> Any:
-        """The merged task vector."""
-        return namespace(deltas).sum(deltas, axis=0)
 
 
 @dataclass(frozen=True)
@@ -68,16 +84,20 @@ class ConsensusTies(Consensus):
         Parameter("density", 0.05, 1.0, 0.2, limits=(0.0, 1.0)),
     )
 
+    elects: ClassVar[bool] = True
+
     def prepare(self, tensor: Tensor, values: Values) -> list[float]:
         """Each expert's threshold of magnitude."""
         density = values.one("density")
         return [model_threshold(tensor.model, expert, density) for expert in range(1, tensor.sources)]
 
-    def _together(self, deltas: Any, prepared: list[float]) -> Any:
-        xp = namespace(deltas)
-        positive, negative = xp.zeros_like(deltas[0]), xp.zeros_like(deltas[0])
-        for delta, threshold in zip(deltas, prepared, strict=True):
-            trimmed = xp.where(xp.abs(delta) >= threshold, delta, 0.0)
-            positive += xp.clip(trimmed, 0.0, None)
-            negative += xp.clip(trimmed, None, 0.0)
-        return xp.where(positive + negative >= 0.0, positive, negative)
+
+def _elected(deltas: Any, thresholds: Sequence[float]) -> Any:
+    """The sum of the trimmed entries that have the sign of the sum of all."""
+    xp = namespace(deltas)
+    positive, negative = xp.zeros_like(deltas[0]), xp.zeros_like(deltas[0])
+    for delta, threshold in zip(deltas, thresholds, strict=True):
+        trimmed = xp.where(xp.abs(delta) >= threshold, delta, 0.0)
+        positive += xp.clip(trimmed, 0.0, None)
+        negative += xp.clip(trimmed, None, 0.0)
+    return xp.where(positive + negative >= 0.0, positive, negative)

@@ -13,7 +13,7 @@ from evomerge.errors import RecipeError
 from evomerge.merge.operators.arrays import beside, namespace
 from evomerge.merge.operators.matrices import DEPENDENT, Matrix, MatrixOperator, eigen, single, tau, truncated
 from evomerge.merge.operators.port import Parameter, Piece, Tensor, Values
-from evomerge.merge.statistics import model_threshold, sums
+from evomerge.merge.operators.statistics import model_threshold, sums
 
 Singles = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ import numpy as np
 from evomerge.merge.operators.arrays import beside
 from evomerge.merge.operators.matrices import Matrix, MatrixOperator, Svd, single, svd, tau, truncated
 from evomerge.merge.operators.port import Parameter, Piece, Tensor, Values
-from evomerge.merge.statistics import model_sums, sums
+from evomerge.merge.operators.statistics import model_sums, sums
 from evomerge.merge.tensorfile import chunks
 from evomerge.merge.vectors import BLOCK
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from evomerge.merge.operators.arrays import namespace
 from evomerge.merge.operators.port import Parameter, Piece, Tensor, TensorOperator, Values
-from evomerge.merge.statistics import Streamed, sums
+from evomerge.merge.operators.statistics import Streamed, sums
 from evomerge.merge.tensorfile import Floats, chunks
 from evomerge.merge.vectors import BLOCK
 

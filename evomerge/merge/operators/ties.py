@@ -20,7 +20,7 @@ from evomerge.merge.operators.delta import (
     l1_scale,
 )
 from evomerge.merge.operators.port import Model, Parameter, Tensor, Values
-from evomerge.merge.statistics import model_threshold, threshold
+from evomerge.merge.operators.statistics import model_threshold, threshold
 
 Scope = Literal["model", "tensor"]
 

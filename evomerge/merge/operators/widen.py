@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evomerge.merge.kinds import is_embeddings
 from evomerge.merge.operators.arrays import beside, namespace
 from evomerge.merge.operators.port import Arrays, Grain, Parameter, Piece, Tensor, TensorOperator, Values
-from evomerge.merge.statistics import sums
+from evomerge.merge.operators.statistics import sums
 from evomerge.merge.tensorfile import Floats, chunks
 from evomerge.merge.vectors import BLOCK
 

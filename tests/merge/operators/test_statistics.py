@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from evomerge.merge import statistics
 from evomerge.merge.merged import MergedModel, Sources
+from evomerge.merge.operators import statistics
+from evomerge.merge.operators.statistics import Magnitudes, model_sums, model_threshold, sums, threshold
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import PoolCache
-from evomerge.merge.statistics import Magnitudes, model_sums, model_threshold, sums, threshold
 from evomerge.merge.stream import Member
 from evomerge.merge.tensorfile import from_float32, to_float32
 
