@@ -1,10 +1,12 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evomerge.merge.operators.compeft import ComPEFT
 from evomerge.merge.operators.port import Values
 from evomerge.testing.operator import SIZE, OperatorContract, Whole
 
@@ -64,3 +66,17 @@ def test_experts_are_added(tmp_path: Path) -> None:
     one, two = (single.build(pool, single.recipe((0.2, 0.7), ["one", member])) - base for member in ("two", "three"))
     found = both.build(pool, both.recipe((0.2, 0.2, 0.7, 0.7))) - base
     np.testing.assert_allclose(found, one + two, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_the_kernel_gives_the_bytes_of_the_plain_text(seed: int, experts: int) -> None:
+    draw = np.random.default_rng(seed)
+    theta = draw.choice([-1.5, -0.0, 0.0, 0.3, 1.5], (experts + 1, 5000)).astype(np.float32)
+    theta[:, 2500:] = draw.standard_normal((experts + 1, 2500)).astype(np.float32)
+    prepared = [(float(draw.random()), float(draw.standard_normal())) for _ in range(experts)]
+    merge = ComPEFT()
+    found = merge.merge(
+        SimpleNamespace(theta=theta), merge.values((0.2,) * experts + (1.0,) * experts, experts + 1), prepared
+    )
+    assert found.tobytes() == merge.plain(theta, prepared).tobytes()

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from evomerge.errors import RecipeError
+from evomerge.merge.operators.consensus import Consensus
 from evomerge.merge.operators.port import Values, operator
 from evomerge.merge.pool import ModelPool
 from evomerge.testing.operator import SIZE, OperatorContract, Whole, whole
@@ -118,3 +120,18 @@ def test_ties_leaves_alone_what_no_expert_changes_much(pool: ModelPool) -> None:
     found = built(pool, 0.0, 0.0, 0, 1.0, 0.1, name="consensus_ties")
     largest = [np.abs(expert - base) >= np.sort(np.abs(expert - base))[-round(0.1 * SIZE)] for expert in experts]
     np.testing.assert_array_equal(found != base, np.any(largest, axis=0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["consensus", "consensus_ties"]), st.integers(1, 4))
+def test_the_kernel_gives_the_bytes_of_the_plain_text(seed: int, name: str, experts: int) -> None:
+    draw = np.random.default_rng(seed)
+    theta = draw.choice([-1.5, -0.0, 0.0, 0.3, 1.5], (experts + 1, 5000)).astype(np.float32)
+    theta[:, 2500:] = draw.standard_normal((experts + 1, 2500)).astype(np.float32)
+    flat = (*draw.random(experts), float(draw.integers(experts + 1)), 0.7, 0.4)
+    merge = operator(name)
+    assert isinstance(merge, Consensus)
+    values = merge.values(flat[: merge.width(experts + 1)], experts + 1)
+    thresholds = list(2 * draw.random(experts)) if merge.elects else [0.0] * experts
+    found = merge.merge(SimpleNamespace(theta=theta), values, thresholds)
+    assert found.tobytes() == merge.plain(theta, values, thresholds).tobytes()
