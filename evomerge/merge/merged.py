@@ -20,7 +20,7 @@ from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import PoolCache
 from evomerge.merge.rows import Checked
 from evomerge.merge.source import CHUNK, Source
-from evomerge.merge.stream import Bounds, Stream
+from evomerge.merge.stream import Bounds, Member, Stream
 from evomerge.merge.tensorfile import Array, Floats, chunks
 
 T = TypeVar("T")
@@ -39,6 +39,12 @@ class Sources:
     names: tuple[str, ...]
     streams: tuple[Stream, ...]
     cache: PoolCache
+
+    def fingerprint(self, source: int, slot: Slot) -> str:
+        """Names the content of one source's tensor, among all pools: what is computed depends on any of its models."""
+        stream = self.streams[source]
+        found = stream.fingerprint(slot)
+        return found if isinstance(stream, Member) else f"{self.pool.identity}:{found}"
 
     def attached(self, kind: str, source: int) -> Source:
         """What the pool keeps beside a source."""
@@ -169,7 +175,7 @@ class MergedTensor:
     ) -> Arrays:
         """Arrays by key and content, from the pool's cache."""
         sources = range(self.sources) if of is None else of
-        content = [self.of.streams[at].fingerprint(self.slot) for at in sources]
+        content = [self.of.fingerprint(at, self.slot) for at in sources]
         content += [self._attachment(kind, at).fingerprint(self.name) for kind, at in attached]
         return self.of.cache.get("\n".join([key, *content]), compute)
 

@@ -76,3 +76,20 @@ def test_noise_on_a_tensor_operator_is_the_noise_of_the_recipe(pool: ModelPool) 
 
 def test_a_tensor_operator_holds_no_model(pool: ModelPool) -> None:
     assert isinstance(Builder(pool, "table").resolve(NEAR), Stream)
+
+
+def test_statistics_kept_by_another_pool_change_no_byte(tmp_path: Path) -> None:
+    """The same names and recipes, and the same cache, over other weights of a member that only an ancestor sees."""
+    for folder, scale in (("one", 1.0), ("two", 3.0)):
+        for name in ("a", "b", "c"):
+            values = np.random.default_rng(ord(name)).standard_normal((40, 30)) * (scale if name == "b" else 1.0)
+            save_checkpoint(tmp_path / folder / f"{name}.safetensors", {"w": values.astype(np.float32)})
+    members = {name: f"{name}.safetensors" for name in ("a", "b", "c")}
+    pools = [ModelPool.open(PoolSettings(members), tmp_path / folder) for folder in ("one", "two")]
+    inner = Recipe("task_arithmetic", ("pool:a", "pool:b"), (Segment("all", 0, 1200, (0.7,)),))
+    trimmed = Segment("all", 0, 1200, (1.0, 1.0, 0.3, 0.3, 1.0))
+    outer = Recipe("ties", ("pool:a", f"recipe:{inner.digest}", "pool:c"), (trimmed,))
+    for pool in pools:
+        builder = Builder(pool, "table", gram_cache=tmp_path / "cache")
+        cached = builder.read(builder.resolve(outer, [inner]), pool.layout.slots[0], 0, 1200)
+        assert build(pool, "table", inner, outer).tobytes() == cached.tobytes()
