@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.databases import Db, address, folder, opened_study
-from evomerge.cli.output import Json, emit, say
+from evomerge.cli.output import Json, emit, note, save, say
 
 
 def export(
     name: Annotated[str, typer.Argument(help="The study.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not be there yet.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="The folder (or YAML) to write; it must not be there yet.", show_default=False)
+    ],
     *,
     candidate: Annotated[
         int | None,
@@ -22,6 +24,9 @@ def export(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float64, float32, float16 or bfloat16. Default: as in the pool.")
     ] = None,
+    mergekit: Annotated[
+        bool, typer.Option("--mergekit", help="Write a mergekit YAML that builds the model, and not the model.")
+    ] = False,
     db: Db = None,
     json: Json = False,
 ) -> None:
@@ -30,8 +35,16 @@ def export(
 
     url = address(db)
     with opened_study(url, name) as study:
-        one = card.export(study, out, candidate=candidate, dtype=dtype, beside=folder(url))
+        if mergekit:
+            one, found = card.for_mergekit(study, candidate=candidate, dtype=dtype, beside=folder(url))
+            save(out, found.text)
+            for text in found.notes:
+                note(text)
+        else:
+            one = card.export(study, out, candidate=candidate, dtype=dtype, beside=folder(url))
+    kind = "file" if mergekit else "folder"
     if json:
-        emit({"study": name, "candidate": one.number, "digest": one.recipe.digest, "folder": out.absolute()})
+        emit({"study": name, "candidate": one.number, "digest": one.recipe.digest, kind: out.absolute()})
     else:
-        say(f"wrote candidate #{one.number} of {name} to {out}; README.md there says what it is")
+        next_step = f"mergekit-yaml {out} DIR builds it" if mergekit else "README.md there says what it is"
+        say(f"wrote candidate #{one.number} of {name} to {out}; {next_step}")

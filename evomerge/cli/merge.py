@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evomerge.cli.output import Json, columns, duration, emit, note, say, size
+from evomerge.cli.output import Json, columns, duration, emit, note, save, say, size
 from evomerge.cli.progress import copied
 from evomerge.cli.stopping import INTERRUPTED, interruptible
 from evomerge.errors import ConfigError, ExportError
@@ -36,7 +36,7 @@ def merge(
             "--out",
             "-o",
             metavar="DIR",
-            help="The folder to write; of several recipes, the folder in which each gets one of its name.",
+            help="The folder (or YAML) to write; of several recipes, the folder in which each gets one of its name.",
         ),
     ] = None,
     dtype: Annotated[
@@ -52,6 +52,9 @@ def merge(
         Path | None,
         typer.Option("--pool", metavar="FILE", help="Study or recipe file that says where a recipe.json's models are."),
     ] = None,
+    mergekit: Annotated[
+        bool, typer.Option("--mergekit", help="Write a mergekit YAML that builds the model, and not the model.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")
     ] = False,
@@ -61,12 +64,14 @@ def merge(
     from evomerge.recipes import job
 
     shard_bytes = _bytes(shard_size)
-    outs = _outs(files, out, dry_run)
+    outs = _outs(files, out, ".yml" if mergekit else "", dry_run)
     jobs = job.load(files, pool, dtype)
     for one in jobs:
         for text in one.warnings:
             note(f"{one.source.path}: {text}")
-    if not dry_run:
+    if mergekit and not dry_run:
+        _save(jobs, outs)
+    elif not dry_run:
         _build(jobs, outs, shard_bytes)
     if json:
         documents = [_document(one, folder) for one, folder in zip(jobs, outs, strict=True)]
@@ -74,6 +79,25 @@ def merge(
         return
     for one, folder in zip(jobs, outs, strict=True):
         say(_text(one) if dry_run else f"wrote {folder}: recipe {one.resolved.recipe.digest}")
+
+
+def _save(jobs: list[Job], outs: list[Path]) -> None:
+    """Write YAMLs for mergekit; all of them or none."""
+    from evomerge.merge.poolcache import cache_folder
+    from evomerge.recipes.mergekit.writing import exported
+
+    texts = []
+    for one in jobs:
+        resolved = one.resolved
+        found = exported(
+            one.builder(cache_folder()), resolved.recipe, resolved.ancestors, one.settings, dtype=one.dtype
+        )
+        for text in found.notes:
+            note(f"{one.source.path}: {text}")
+        texts.append(found.text)
+    for path, text in zip(outs, texts, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, text)
 
 
 def _build(jobs: list[Job], outs: list[Path], shard_bytes: int) -> None:
@@ -113,8 +137,8 @@ def _bytes(text: str) -> int:
     return int(number)
 
 
-def _outs(files: list[Path], out: Path | None, dry_run: bool) -> list[Path]:
-    """The folder of each result."""
+def _outs(files: list[Path], out: Path | None, suffix: str, dry_run: bool) -> list[Path]:
+    """The folder of each result, or its file if it has a suffix."""
     if out is None:
         if not dry_run:
             raise ConfigError("nothing says where to write; give a folder with --out, or --dry-run to write nothing")
@@ -125,7 +149,7 @@ def _outs(files: list[Path], out: Path | None, dry_run: bool) -> list[Path]:
         raise ConfigError(
             f"two recipes are called {min(twice)}, and so would their folders be; rename one of the files"
         )
-    outs = [out / name for name in names] if len(files) > 1 else [out]
+    outs = [out / f"{name}{suffix}" for name in names] if len(files) > 1 else [out]
     for one in outs:  # before anything is read
         if not dry_run and one.exists() and (not one.is_dir() or any(one.iterdir())):
             raise ExportError(f"{one} exists and is not empty; choose another folder or remove it")

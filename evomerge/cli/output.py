@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from evomerge.errors import ExportError
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -43,6 +45,21 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy
         return value.tolist()
     raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def save(path: Path, text: str) -> None:
+    """Write a new text file.
+
+    Raises:
+        ExportError: it is there already, or the disk refused.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ExportError(f"{path} exists and is not overwritten; give another name or remove it") from None
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
 def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:

@@ -41,12 +41,12 @@ class Reader:
 
     def default(self, path: str, line: int) -> Setting:
         """The operator's own value, where the file says nothing."""
-        return Fixed(path, line, self.parameter.default)
+        return Fixed(path, line, float(self.parameter.default))
 
     def _number(self, path: str, node: Node) -> float:
         if isinstance(node.content, bool) or not isinstance(node.content, int | float):
             self.problems.add(node.line, f"{path} is {node.shown}; give {_WORDS}")
-            return self.parameter.default
+            return float(self.parameter.default)
         try:
             self.parameter.check(float(node.content))
         except RecipeError as error:

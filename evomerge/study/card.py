@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge import config, lineage
-from evomerge.candidate import Candidate, Evaluated, Split
+from evomerge.candidate import Candidate, Evaluated, Recipe, Split
 from evomerge.errors import ExportError, ResumeError
 from evomerge.merge.build import Builder
 from evomerge.merge.export import export as write
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import cache_folder
 from evomerge.recipes.card import Shares, coefficients, front, listed, shares
+from evomerge.recipes.mergekit.writing import Exported, exported
+from evomerge.settings import StudySettings
 from evomerge.store.port import StudyRecord, StudyStore
 from evomerge.study import record as records
 
@@ -35,16 +38,47 @@ def export(
         ResumeError: the pool's content is not what the study was made with.
         PoolError, RecipeError: it cannot be built.
     """
+    found = _found(study, candidate, beside)
+    one, pool, merge = found.candidate, found.pool, found.settings.merge
+    builder = Builder(pool, merge.mode, merge.cache_mb << 20, cache_folder())
+    flat = Builder(pool, "table", gram_cache=cache_folder())
+    text = card(study, one, shares(flat, one.recipe, found.ancestors), len(found.ancestors))
+    write(builder, one.recipe, found.ancestors, out, card=text, dtype=dtype)
+    return one
+
+
+def for_mergekit(
+    study: StudyStore, *, candidate: int | None = None, dtype: str | None = None, beside: Path | None = None
+) -> tuple[Candidate, Exported]:
+    """A candidate (default as in `export`) as a mergekit YAML.
+
+    Raises:
+        ExportError: nothing to export, or mergekit cannot say it.
+        ResumeError: the pool's content is not what the study was made with.
+        PoolError, RecipeError: it does not fit the pool.
+    """
+    found = _found(study, candidate, beside)
+    flat = Builder(found.pool, "table", gram_cache=cache_folder())
+    recipe = found.candidate.recipe
+    return found.candidate, exported(flat, recipe, found.ancestors, found.settings.pool, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A candidate, and what it is built from."""
+
+    candidate: Candidate
+    ancestors: tuple[Recipe, ...]
+    settings: StudySettings
+    pool: ModelPool
+
+
+def _found(study: StudyStore, candidate: int | None, beside: Path | None) -> _Found:
     one = study.candidates((_chosen(study, candidate),))[0]
     settings = config.stored(study.record.settings)
     pool = ModelPool.open(settings.pool, records.folder_of(study.record, beside))
     _same_pool(pool, study.record)
-    ancestors = lineage.ancestry(one.recipe, frozenset(), study.recipes)
-    builder = Builder(pool, settings.merge.mode, settings.merge.cache_mb << 20, cache_folder())
-    flat = Builder(pool, "table", gram_cache=cache_folder())
-    text = card(study, one, shares(flat, one.recipe, ancestors), len(ancestors))
-    write(builder, one.recipe, ancestors, out, card=text, dtype=dtype)
-    return one
+    return _Found(one, lineage.ancestry(one.recipe, frozenset(), study.recipes), settings, pool)
 
 
 def _chosen(study: StudyStore, candidate: int | None) -> int:

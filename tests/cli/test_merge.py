@@ -235,9 +235,96 @@ try:
     cli.main()
 except SystemExit as end:
     assert not end.code
-print(sorted({"torch", "transformers", "numba", "scipy", "huggingface_hub", "ray", "sqlalchemy"} & set(sys.modules)))
+print(sorted({"torch", "transformers", "safetensors", "huggingface_hub", "ray", "sqlalchemy", "cma"} & set(sys.modules)))
 """
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+MERGEKIT = """\
+merge_method: task_arithmetic
+base_model: models/base
+models:
+  - {model: models/math, parameters: {weight: [{filter: mlp, value: [0.2, 0.8]}, {value: 0.5}]}}
+  - {model: models/code, parameters: {weight: 0.25, densty: 1}}
+"""
+
+
+def test_a_mergekit_yaml_is_merged(evomerge: Any, folder: Path) -> None:
+    Path("mk.yml").write_text(MERGEKIT)
+    ended = evomerge("merge", "mk.yml", "--out", "out")
+    assert ended.code == 0
+    assert "mk.yml: line 5: densty is left out: task_arithmetic has no such parameter in mergekit" in ended.err
+    for name, tensor in load_file("out/model.safetensors").items():
+        np.testing.assert_allclose(tensor, expected()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_mergekit_yaml_is_imported(evomerge: Any, folder: Path) -> None:
+    Path("mk.yml").write_text(MERGEKIT)
+    printed = evomerge("import-mergekit", "mk.yml")
+    assert (printed.code, "densty is left out" in printed.err) == (0, True)
+    Path("further").mkdir()
+    assert evomerge("import-mergekit", "mk.yml", "--out", "further/recipe.yml").code == 0
+    assert "base: ../models/base" in Path("further/recipe.yml").read_text()
+    evomerge("merge", "further/recipe.yml", "--out", "a")
+    evomerge("merge", "mk.yml", "--out", "b")
+    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    Path("printed.yml").write_text(printed.out)
+    evomerge("merge", "printed.yml", "--out", "c")
+    assert Path("c/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    again = evomerge("import-mergekit", "mk.yml", "--out", "further/recipe.yml")
+    assert (again.code, "further/recipe.yml exists and is not overwritten" in again.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MERGEKIT.replace("task_arithmetic", "task_arithmetik"), "mk.yml:1: the merge method 'task_arithmetik'"),
+        (MERGEKIT.replace("weight: 0.25", "weight: lots"), "mk.yml:5: weight is 'lots'; give a number"),
+        (
+            MERGEKIT.replace("task_arithmetic", "ties").replace("0.25", "0.25, density: 2"),
+            "density = 2.0 is impossible",
+        ),
+    ],
+)
+def test_wrong_mergekit_yamls(evomerge: Any, folder: Path, text: str, message: str) -> None:
+    Path("mk.yml").write_text(text)
+    ended = evomerge("merge", "mk.yml", "--out", "out")
+    assert (ended.code, message in ended.err) == (2, True)
+    assert not Path("out").exists()
+
+
+def test_a_recipe_as_a_mergekit_yaml(evomerge: Any, folder: Path) -> None:
+    assert evomerge("merge", "recipe.yml", "--mergekit", "--out", "mk.yml").code == 0
+    written = Path("mk.yml").read_text()
+    assert "merge_method: task_arithmetic" in written
+    evomerge("merge", "mk.yml", "--out", "a")
+    evomerge("merge", "recipe.yml", "--out", "b")
+    ours, again = (json.loads(Path(f"{name}/recipe.json").read_text())["digest"] for name in "ba")
+    assert ours == again
+    Path("swap.yml").write_text(POOL + "merge: {operator: linear}")
+    ended = evomerge("merge", "recipe.yml", "swap.yml", "--mergekit", "--out", "both")
+    assert ended.code == 0
+    assert sorted(path.name for path in Path("both").iterdir()) == ["recipe.yml", "swap.yml"]
+
+
+def test_what_mergekit_cannot_say(evomerge: Any, folder: Path) -> None:
+    Path("widen.yml").write_text(POOL + "merge: {operator: widen}")
+    ended = evomerge("merge", "recipe.yml", "widen.yml", "--mergekit", "--out", "out")
+    assert ended.code == 2
+    assert "the recipe cannot be written for mergekit: mergekit has no method like widen" in ended.err
+    assert not Path("out").exists()
+
+
+def test_a_candidate_as_a_mergekit_yaml(evomerge: Any, finished: Path) -> None:
+    ended = evomerge("export", "digits", "seed.yml", "--candidate", 0, "--mergekit", "--dtype", "bfloat16")
+    assert ended.code == 0
+    assert "out_dtype: bfloat16" in Path("seed.yml").read_text()
+    document = json.loads(evomerge("export", "digits", "again.yml", "-c", 0, "--mergekit", "--json").out)
+    assert document["file"].endswith("again.yml")
+    split = evomerge("export", "digits", "winner.yml", "--mergekit")
+    assert split.code == 2
+    assert "its values change within the tensor" in split.err
+    assert not Path("winner.yml").exists()

@@ -81,7 +81,7 @@ def read(root: Node, problems: Problems) -> Config | None:
         return None
     body, levels = _module(root, problems)
     base = _base(root, problems)
-    slices = tuple(_slices(body, base, levels, problems))
+    slices = () if body is None else tuple(_slices(body, base, levels, problems))
     tokenizer = _tokenizer(root, problems)
     dtype = _dtype(root.child("out_dtype"), problems) or _dtype(root.child("dtype"), problems)
     if problems or not slices:
@@ -93,9 +93,8 @@ def _notes(root: Node) -> Iterator[str]:
     for key, line in root.lines.items():
         if key not in _TOP:
             yield f"line {line}: {key} is left out: mergekit has no such key, and ignores it"
-    template = root.child("chat_template")
-    if template is not None and template.content is not None:
-        yield f"line {template.line}: chat_template is left out: the base's (or first model's) own template is copied"
+        elif key == "chat_template" and root.content[key].content is not None:
+            yield f"line {line}: chat_template is left out: the base's (or first model's) own template is copied"
 
 
 def _tokenizer(root: Node, problems: Problems) -> Tokenizer | None:
@@ -128,7 +127,7 @@ def _vocabulary(node: Node, problems: Problems) -> str:
     return (found or "").removeprefix("model:")
 
 
-def _module(root: Node, problems: Problems) -> tuple[Node, Levels]:
+def _module(root: Node, problems: Problems) -> tuple[Node | None, Levels]:
     """Where models or slices are listed, and the parameters beside and above them."""
     levels = tuple(_parameters(root, problems))
     modules = root.child("modules")
@@ -137,11 +136,11 @@ def _module(root: Node, problems: Problems) -> tuple[Node, Levels]:
     names = list(modules.content) if isinstance(modules.content, dict) else []
     if names != ["default"]:
         problems.add(
-            modules.line,
+            root.lines["modules"],
             f"modules: {', '.join(names) or modules.shown} cannot be imported: a pool is one model, not several with "
             "tensors of their own; merge each module by itself, with the others in pool.exclude",
         )
-        return Node({}, modules.line), levels
+        return None, levels
     body: Node = modules.content["default"]
     for key in body.content.keys() - set(_MODULE) if isinstance(body.content, dict) else ():
         unknown(problems, body.lines[key], key, _MODULE, "modules.default")

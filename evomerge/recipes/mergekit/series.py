@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from evomerge.merge.layout import layer_of
@@ -24,10 +25,17 @@ class _Module:
 
     @property
     def said(self) -> list[float] | float:
+        """Their values as a recipe file says them."""
         return self.values[0] if len(set(self.values)) == 1 else list(self.values)
 
     @property
+    def example(self) -> str:
+        """One of them."""
+        return f"{self.before}{self.layers[0]}{self.after}"
+
+    @property
     def filter(self) -> str:
+        """A pattern that fits them."""
         return f"{literal(self.before)}*{literal(self.after)}"
 
 
@@ -43,7 +51,7 @@ def cases(values: Mapping[str, float]) -> Any:
         {"filter": literal(name), "value": value} for name, value in outside.items() if value != rest
     ]
     common = _most([module.values for module in modules if module.layers == depth])
-    odd = [module for module in modules if module.layers != depth or module.values != common]
+    odd = _named([module for module in modules if module.layers != depth or module.values != common], modules)
     for module in sorted(odd, key=lambda one: -len(one.filter)):  # the longer name first: it may contain the shorter
         within = {} if module.layers == depth else {"layers": _ranges(module.layers)}
         found.append({"filter": module.filter, **within, "value": module.said})
@@ -52,6 +60,14 @@ def cases(values: Mapping[str, float]) -> Any:
         found.append({"layers": _ranges(depth), "value": said})
     if rest is not None:
         found.append({"value": rest})
+    return found
+
+
+def _named(odd: list[_Module], modules: Sequence[_Module]) -> list[_Module]:
+    """The odd modules, and those that their filters would take as well."""
+    found = list(odd)
+    for one in found:  # grows while it is walked
+        found += [module for module in modules if module not in found and fnmatchcase(module.example, one.filter)]
     return found
 
 
