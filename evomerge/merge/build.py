@@ -71,7 +71,7 @@ class Builder:
         small = 4 * pool.size <= cache_bytes // _SMALL
         self.mode: Mode = "dense" if mode == "auto" and small else mode
         self._dense = DenseEngine(pool)
-        self._table = TableEngine(pool, gram_cache)
+        self._table = TableEngine(pool, gram_cache, threads)
         self._stream = StreamEngine(pool)
         self._kept = PoolCache(gram_cache and gram_cache / "pools")
         self.adapters = AdapterEngine(pool, self._kept)

@@ -1,28 +1,32 @@
 """Inner products of all pool members over any stretch of coordinates, without reading the pool each time.
 
-Every group is cut into fixed blocks; each block's K x K matrix of inner products is computed once (float64, pairwise
-sums, no threads, so the bytes depend on nothing but the pool) and kept as running sums. A stretch is then a difference
-of two sums plus the ragged ends, which are read from the files. On disk the sums lie under the pool's identity.
+Every group is cut into fixed blocks; each block's K x K matrix of inner products is computed once (float64, in an order
+that depends on nothing but the pool) and kept as running sums. A stretch is then a difference of two sums plus the
+ragged ends, which are read from the files. On disk the sums lie under the pool's identity.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
-from functools import lru_cache
+from contextlib import closing, suppress
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import PoolError
+from evomerge.merge.parallel import run
 from evomerge.merge.pool import ModelPool
-from evomerge.merge.vectors import BLOCK, dot
+from evomerge.merge.tensorfile import chunks
+from evomerge.merge.vectors import BLOCK
 
 Matrix = NDArray[np.float64]
 
-_MAGIC = b"evomerge gram 1\n"
+_MAGIC = b"evomerge gram 2\n"
+_PIECE = 16
+"""Blocks that a thread reads before it takes more."""
 _REMEMBERED = 8192
 """Ragged ends kept in memory: two per breakpoint of the population."""
 
@@ -30,13 +34,15 @@ _REMEMBERED = 8192
 class Gram:
     """Block Gram matrix of a pool; ``cache`` is a folder for the running sums, shared by the workers of a machine.
 
+    It is computed by ``threads``, which change no byte.
+
     Raises:
         PoolError: a member holds NaN or infinity.
     """
 
-    def __init__(self, pool: ModelPool, cache: Path | None = None) -> None:
+    def __init__(self, pool: ModelPool, cache: Path | None = None, threads: int = 1) -> None:
         self._pool = pool
-        self._scratch = np.empty((2, BLOCK), dtype=np.float64)
+        self._threads = threads
         self._ragged = lru_cache(maxsize=_REMEMBERED)(self._compute)
         path = None if cache is None else cache / f"gram-{self._key()}.bin"
         sums = None if path is None else self._load(path)
@@ -61,22 +67,36 @@ class Gram:
 
     def _compute(self, group: str, start: int, stop: int) -> Matrix:
         """Inner products over a stretch of any length, from the files."""
+        matrix: Matrix = self._products(group, start, stop).sum(axis=0)
+        matrix.flags.writeable = False
+        return matrix
+
+    def _products(self, group: str, start: int, stop: int) -> Matrix:
+        """Inner products over what a stretch has of each block, blocks x K x K."""
+        from evomerge.merge.kernels.products import add_products
+
         count = len(self._pool.sources)
-        total = np.zeros((count, count))
-        for low in range(start, stop, BLOCK):
-            high = min(low + BLOCK, stop)
-            spans = [self._pool.span(source, group, low, high).astype(np.float64) for source in self._pool.sources]
-            for i in range(count):
-                for j in range(i + 1):
-                    total[i, j] += dot(spans[i], spans[j], self._scratch)
-        matrix = total + np.tril(total, -1).T
-        if not np.isfinite(matrix).all():
+        first = start // BLOCK
+        sums = np.zeros((-(-stop // BLOCK) - first, count * (count + 1) // 2))
+        at = start
+        while at < stop:
+            slot = self._pool.slot_at(group, at)
+            last = min(stop, slot.offset + slot.size)
+            stored = [
+                (source.stored(slot.name, at - slot.offset, last - slot.offset), source.entries[slot.name].dtype)
+                for source in self._pool.checkpoints.values()
+            ]
+            add_products(stored, at - first * BLOCK, BLOCK, sums)
+            at = last
+        if not np.isfinite(sums).all():
             self._pool.check_finite()
             raise PoolError(
                 f"inner products of the pool overflow in group {group!r}, {start}:{stop}; rescale its models"
             )
-        matrix.flags.writeable = False
-        return matrix
+        found = np.empty((len(sums), count, count))
+        rows, columns = np.tril_indices(count)
+        found[:, rows, columns] = found[:, columns, rows] = sums
+        return found
 
     def _blocks(self, size: int) -> int:
         return size // BLOCK
@@ -88,12 +108,15 @@ class Gram:
     def _running_sums(self) -> Matrix:
         """Per group: zero, then the sum up to the end of each whole block."""
         sums = np.zeros(self._shape())
-        row = 0
-        for group in self._pool.groups:
-            for block in range(self._blocks(group.size)):
-                row += 1
-                sums[row] = sums[row - 1] + self._compute(group.name, block * BLOCK, (block + 1) * BLOCK)
-            row += 1
+        for group, part in self._by_group(sums).items():
+            whole = (len(part) - 1) * BLOCK
+            work = [partial(self._products, group, low, high) for low, high in chunks(whole, _PIECE * BLOCK)]
+            row = 1
+            with closing(run(work, self._threads)) as found:
+                for products in found:
+                    part[row : row + len(products)] = products
+                    row += len(products)
+            np.cumsum(part, axis=0, out=part)
         return sums
 
     def _by_group(self, sums: Matrix) -> dict[str, Matrix]:
@@ -126,11 +149,11 @@ def _digest(body: bytes) -> bytes:
 def _save(path: Path, sums: Matrix) -> None:
     """Write beside and rename. A full or read-only disk only costs the cache."""
     body = sums.astype("<f8").tobytes()
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(_MAGIC + _digest(body) + body)
-        partial.replace(path)
+        beside.write_bytes(_MAGIC + _digest(body) + body)
+        beside.replace(path)
     except OSError:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)

@@ -43,13 +43,14 @@ class Table:
 class TableEngine:
     """Arithmetic on `Table`. The Gram matrix is made when the first angle is asked for."""
 
-    def __init__(self, pool: ModelPool, gram_cache: Path | None) -> None:
+    def __init__(self, pool: ModelPool, gram_cache: Path | None, threads: int = 1) -> None:
         self._pool = pool
         self._gram_cache = gram_cache
+        self._threads = threads
 
     @cached_property
     def _gram(self) -> Gram:
-        return Gram(self._pool, self._gram_cache)
+        return Gram(self._pool, self._gram_cache, self._threads)
 
     def member(self, source: str) -> Table:
         """A single row with a single 1 per group."""

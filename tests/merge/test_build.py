@@ -124,7 +124,7 @@ class Test300NestedMerges:
 class TestM2N2Invariants:
     weights = st.floats(0, 1)
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
     @given(weights, st.sampled_from(["dense", "table"]))
     def test_split_at_the_start_is_plain_slerp_and_angles_agree(
         self, make_pool: MakePool, w: float, mode: Mode

@@ -25,7 +25,7 @@ def direct(pool: ModelPool, group: str, start: int, stop: int) -> np.ndarray:
     return matrix @ matrix.T
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(st.data())
 def test_any_stretch_equals_the_direct_product(make_pool: MakePool, data: st.DataObject) -> None:
     pool = make_pool(groups=GROUPS)
@@ -87,3 +87,11 @@ def test_nan_is_named(make_pool: MakePool, tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(PoolError, match="m1: tensor"):
         Gram(pool).inner("all", 0, 95)
+
+
+def test_threads_change_no_byte(make_pool: MakePool) -> None:
+    pool = make_pool(groups=GROUPS, shapes={"norm": (3,), "embed": (50, 20), "layers.1": (70, 10)})
+    made = [Gram(pool, threads=threads) for threads in (1, 2, 5)]
+    for group in pool.groups:
+        for start, stop in ((0, group.size), (3, group.size - 1), (9, 12)):
+            assert len({one.inner(group.name, start, stop).tobytes() for one in made}) == 1

@@ -188,6 +188,12 @@ _past_floats = _storer(floats, 4, _same, past=True)
 _store_f64 = _storer(doubles, 8, _wide)
 
 
+@instruction
+def pointer(context: Any, address: Any) -> Any:
+    """An address as `numba.carray` takes it."""
+    return types.voidptr(types.uint64), lambda _, do, __, given: do.inttoptr(given[0], ir.IntType(8).as_pointer())
+
+
 @njit(nogil=True)
 def load(code: int, address: Address) -> Vector:
     """Stored numbers as float32; those of float64 are rounded."""
@@ -251,9 +257,3 @@ def multiplied(context: Any, one: Any, two: Any) -> Any:
 def widened(context: Any, vector: Any) -> Any:
     """Float32 as float64."""
     return doubles(floats), lambda _, do, __, given: _wide(do, given[0])
-
-
-@instruction
-def zeros(context: Any, like: Any) -> Any:
-    """Zeros of float64."""
-    return doubles(like), lambda _, do, __, given: _all(doubles, 0.0)

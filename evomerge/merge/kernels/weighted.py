@@ -20,10 +20,9 @@ from evomerge.merge.kernels.lanes import (
     store,
     store_floats,
 )
+from evomerge.merge.kernels.memory import Addresses, Codes, Stored, address
 from evomerge.merge.tensorfile import Array
 
-Addresses = NDArray[np.uint64]
-Codes = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 _TILES = 2
@@ -53,34 +52,38 @@ def weighted_sums(
     if not rows:
         return
     used: list[int] = np.flatnonzero(rounded[rows].any(axis=0)).tolist()
-    codes = np.array([CODES[sources[k][1]] for k in used], dtype=np.int64)
+    stored = Stored.of([sources[k] for k in used])
     factors = np.ascontiguousarray(rounded[rows][:, used])
-    arrays = [np.require(sources[k][0], requirements=("C", "A")) for k in used]
     places = [outs[row] for row in rows]
     count = places[0].size
     whole = count - count % _STEP
-    _call([array[:whole] for array in arrays], codes, factors, [place[:whole] for place in places], CODES[dtype], past)
+    head = Stored([array[:whole] for array in stored.arrays], stored.codes)
+    _call(head, factors, [place[:whole] for place in places], CODES[dtype], past)
     if whole < count:
-        padded = [np.concatenate([array[whole:], np.zeros(whole + _STEP - count, array.dtype)]) for array in arrays]
+        zeros = whole + _STEP - count
+        padded = [np.concatenate([array[whole:], np.zeros(zeros, array.dtype)]) for array in stored.arrays]
         ends = [np.empty(_STEP, place.dtype) for place in places]
-        _call(padded, codes, factors, ends, CODES[dtype], past=False)
+        _call(Stored(padded, stored.codes), factors, ends, CODES[dtype], past=False)
         for place, end in zip(places, ends, strict=True):
             place[whole:] = end[: count - whole]
 
 
-def _call(arrays: Sequence[Array], codes: Codes, weights: Floats, outs: Sequence[Array], code: int, past: bool) -> None:
-    """Whole vectors; the arrays are held while their addresses are in use."""
+def _call(stored: Stored, weights: Floats, outs: Sequence[Array], code: int, past: bool) -> None:
+    """Whole vectors."""
     kernel = _sums if len(outs) > 1 else _sum
+    near = np.empty((len(stored.arrays), _SPAN), np.float32)  # here, because numba frees what it knows only by address
+    places = np.array([address(out) for out in outs], dtype=np.uint64)
     kernel(
-        np.array([_address(array) for array in arrays], dtype=np.uint64),
-        codes,
-        np.array([array.itemsize for array in arrays], dtype=np.uint64),
+        stored.addresses,
+        stored.codes,
+        stored.sizes,
         weights,
-        np.array([_address(out) for out in outs], dtype=np.uint64),
+        places,
         code,
         outs[0].itemsize,
         outs[0].size,
-        past and all(_address(out) % 64 == 0 for out in outs),
+        bool(past and not (places % 64).any()),
+        address(near),
     )
 
 
@@ -96,11 +99,6 @@ def _simple(sources: Sequence[tuple[Array, str]], weights: Floats, out: Array, d
     return True
 
 
-def _address(array: Array) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
 @njit(nogil=True, cache=True)
 def _sum(
     sources: Addresses,
@@ -112,8 +110,9 @@ def _sum(
     size: int,
     count: int,
     past: bool,
+    scratch: int,
 ) -> None:
-    """A single sum never leaves the registers."""
+    """A single sum never leaves the registers and needs no ``scratch``."""
     for start in range(0, count, WIDTH):
         at = uint64(start)
         total = scaled(load(codes[0], sources[0] + at * sizes[0]), weights[0, 0])
@@ -133,11 +132,11 @@ def _sums(
     size: int,
     count: int,
     past: bool,
+    scratch: int,
 ) -> None:
-    """Each source is converted once; the sums add what is in the nearest cache."""
+    """Each source is converted once, into ``scratch``; the sums add what is in the nearest cache."""
     columns = sources.size
-    converted = np.empty((columns, _SPAN), np.float32)
-    near = uint64(converted.ctypes.data)
+    near = uint64(scratch)
     places, factors, counts = _terms(weights, near)
     for start in range(0, count, _SPAN):
         stop = min(start + _SPAN, count)
