@@ -95,8 +95,10 @@ def export_adapter(
 def export_adapters(builder: Builder, jobs: Sequence[AdapterJob]) -> list[AdapterReport]:
     """Write several, tensor by tensor together, so that the factors of the pool's adapters are read once for all.
 
+    No folder appears before all are complete.
+
     Raises:
-        ExportError, RecipeError, PoolError: as `export_adapter`, of any of them; then none is written.
+        ExportError, RecipeError, PoolError: as `export_adapter`, of any of them.
     """
     with ExitStack() as stack:
         folders = [stack.enter_context(new_folder(job.out)) for job in jobs]

@@ -98,6 +98,8 @@ class MergedAdapter(Stream):
 
     def _compute(self, slot: Slot, values: Values) -> Factors | None:
         module = _Module(slot, self._of)
+        if all(factors is None for factors in module.factors):
+            return None
         if self._merge.equal_ranks:
             self._require_equal_ranks(module)
         with one_thread(), np.errstate(over="ignore"):

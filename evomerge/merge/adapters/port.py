@@ -19,7 +19,7 @@ class Module(Protocol):
 
     @property
     def factors(self) -> Sequence[Factors | None]:
-        """One per source after the base; ``None`` where an adapter leaves the tensor alone. Never of rank 0."""
+        """One per source after the base; ``None`` where an adapter leaves the tensor alone, but not for all of them."""
 
     def remember(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
         """The arrays that ``compute()`` returns by name, from the pool's cache on disk if they are there.

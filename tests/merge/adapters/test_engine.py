@@ -13,8 +13,9 @@ import pytest
 from evomerge.candidate import Noise, Recipe
 from evomerge.errors import PoolError, RecipeError
 from evomerge.merge.build import Builder, Mode
-from evomerge.merge.operators.port import Values
+from evomerge.merge.operators.port import Values, operator
 from evomerge.merge.pool import ModelPool
+from evomerge.merge.vectors import Room
 from evomerge.merge.views.adapter import LowRank
 from evomerge.settings import PoolSettings
 from evomerge.testing.adapters import MEMBERS, SHAPES, Dense, FactorContract, save_adapter
@@ -137,6 +138,29 @@ def test_a_merged_adapter_is_a_source_of_any_other_operator(maker: FactorContrac
         built = np.concatenate([values for slot in pool.layout.slots for _, values in builder.chunks(vector, slot)])
         expected = 0.25 * pool.vector("base") + 0.75 * maker.build(pool, inner)
         np.testing.assert_allclose(built, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lora_svd", "lora_lego", "rmm", "factor_fusion", "lora_linear", "lora_cat"])
+def test_adapters_of_nothing_merge_to_nothing(maker: FactorContract, pool: ModelPool, name: str) -> None:
+    inner = maker.recipe((0.0, 0.0, 0.0))
+    kind = operator(name)
+    values = tuple(1.0 for parameter in kind.parameters for _ in range(parameter.count(2)))
+    outer = replace(maker.recipe(values), operator=name, sources=("pool:base", f"recipe:{inner.digest}"))
+    vector = (builder := Builder(pool, "table")).resolve(outer, [inner])
+    for slot in pool.layout.slots:
+        built = builder.read(vector, slot, 0, slot.size)
+        assert built.tobytes() == pool.checkpoints["base"].floats(slot.name).tobytes()
+
+
+def test_threads_that_write_ahead_change_no_byte(maker: FactorContract, pool: ModelPool) -> None:
+    recipe = replace(maker.recipe((1.0, 1.0, 1.0, 3.0, 1.0)), operator="lora_svd")
+    one, several = (Builder(pool, "table", threads=threads) for threads in (1, 4))
+    alone = one.resolve(recipe)
+    vectors = [several.resolve(recipe), several.resolve(maker.recipe(ONES))]
+    rooms = {slot.name: Room([np.empty(slot.size, np.float32) for _ in vectors], "F32") for slot in pool.layout.slots}
+    several.materializer.fill_all(vectors, rooms)
+    for slot in pool.layout.slots:
+        assert rooms[slot.name].arrays[0].tobytes() == one.read(alone, slot, 0, slot.size).tobytes()
 
 
 def test_candidates_over_one_pool_read_each_factor_once(

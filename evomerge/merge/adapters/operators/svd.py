@@ -35,8 +35,6 @@ class LoraSVD(FactorOperator):
     def merge(self, module: Module, values: Values) -> Factors | None:
         """The small decomposition, between the cached outer ones."""
         terms = present(module, "weight", values)
-        if not terms:
-            return None
         outer = module.remember("lora_svd: Q and R", lambda: _outer([one for _, one in terms]))
         each = np.concatenate([np.full(one.rank, weight * one.scale) for weight, one in terms])
         u, s, vt = np.linalg.svd(outer["RB"] * each @ outer["RA"].T)
