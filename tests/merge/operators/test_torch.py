@@ -12,19 +12,25 @@ from evomerge.merge import merged
 from evomerge.merge.operators.port import Grain
 from evomerge.testing.operator import OperatorContract
 from tests.merge.operators import (
+    test_aim,
     test_arcee,
     test_breadcrumbs,
+    test_compeft,
+    test_consensus,
     test_dare,
     test_della,
     test_doge,
+    test_fisher,
     test_lines,
     test_model_stock,
     test_opcm,
+    test_pcb,
     test_ram,
     test_sce,
     test_ties,
     test_tsv,
     test_twin,
+    test_widen,
     test_wudi,
 )
 
@@ -48,6 +54,13 @@ CONTRACTS: list[type[OperatorContract]] = [
     test_sce.TestSce,
     test_arcee.TestArceeFusion,
     test_ram.TestRamPlus,
+    test_aim.TestAIM,
+    test_compeft.TestComPEFT,
+    test_consensus.TestConsensus,
+    test_consensus.TestConsensusTies,
+    test_fisher.TestFisher,
+    test_pcb.TestPCB,
+    test_widen.TestWiden,
 ]
 
 
@@ -71,6 +84,11 @@ class OnTorch(merged.MergedPiece):
         import torch
 
         return torch.from_numpy(super().bits(seed, source).astype("int32"))
+
+    def attached(self, kind: str) -> Any:
+        import torch
+
+        return torch.from_numpy(super().attached(kind))
 
 
 @pytest.mark.parametrize("kind", CONTRACTS, ids=lambda kind: kind.__name__)
