@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,9 @@ from evomerge.merge.tensorfile import NATIVE, STORED, TensorFile
 from evomerge.merge.writer import Planned, write_file
 
 Arrays = dict[str, NDArray[Any]]
+
+SPARE = 2_000_000_000
+"""Bytes of disk that are left free for what matters more than a cache."""
 
 
 def cache_folder() -> Path:
@@ -37,7 +41,8 @@ class PoolCache:
     def get(self, key: str, compute: Callable[[], Mapping[str, NDArray[Any]]]) -> Arrays:
         """The arrays under a key, read-only, computed (and kept) if they are not there yet.
 
-        A damaged entry is computed again; a full or read-only disk only costs the cache.
+        A damaged entry is computed again; a read-only disk, or one with little more than `SPARE` left, only costs the
+        cache.
         """
         if self._folder is None:
             return dict(compute())
@@ -70,6 +75,8 @@ def _save(path: Path, arrays: Arrays) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(path.parent).free < SPARE + sum(plan.nbytes for plan in planned):
+            return
         write_file(partial, planned, pieces)
         partial.replace(path)
     except OSError:

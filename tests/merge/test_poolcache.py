@@ -1,9 +1,11 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evomerge.merge import poolcache
 from evomerge.merge.poolcache import Arrays, PoolCache
 
 ARRAYS = {"counts": np.arange(6).reshape(2, 3), "share": np.array([0.25], dtype=np.float32), "none": np.zeros((0, 4))}
@@ -54,6 +56,16 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path) -> None:
     assert same(PoolCache(tmp_path).get("key", counting(calls)), ARRAYS)
     assert calls
     assert same(PoolCache(tmp_path).get("key", never), ARRAYS)
+
+
+def test_a_disk_that_is_almost_full_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=poolcache.SPARE + 50)
+    monkeypatch.setattr(poolcache.shutil, "disk_usage", lambda _: usage)  # type: ignore[attr-defined]
+    calls: list[int] = []
+    for _ in range(2):
+        assert same(PoolCache(tmp_path).get("key", counting(calls)), ARRAYS)
+    assert len(calls) == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_only_costs_the_cache(tmp_path: Path) -> None:
