@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +57,13 @@ def merge(
     mergekit: Annotated[
         bool, typer.Option("--mergekit", help="Write a mergekit YAML that builds the model, and not the model.")
     ] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write a PEFT adapter of the pool's base, and not the model.")
+    ] = False,
+    rank: Annotated[
+        int | None,
+        typer.Option("--rank", min=1, metavar="N", help="Largest rank of the adapter. Default: as exactness takes."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")
     ] = False,
@@ -64,6 +73,7 @@ def merge(
     from evomerge.recipes import job
 
     shard_bytes = _bytes(shard_size)
+    one_kind(mergekit, adapter, rank)
     outs = _outs(files, out, ".yml" if mergekit else "", dry_run)
     jobs = job.load(files, pool, dtype)
     for one in jobs:
@@ -71,14 +81,16 @@ def merge(
             note(f"{one.source.path}: {text}")
     if mergekit and not dry_run:
         _save(jobs, outs)
+    elif adapter:
+        _adapt(jobs, outs, rank, dry_run)
     elif not dry_run:
         _build(jobs, outs, shard_bytes)
     if json:
-        documents = [_document(one, folder) for one, folder in zip(jobs, outs, strict=True)]
+        documents = [_document(one, folder, adapter) for one, folder in zip(jobs, outs, strict=True)]
         emit(documents[0] if len(documents) == 1 else {"merges": documents})
         return
     for one, folder in zip(jobs, outs, strict=True):
-        say(_text(one) if dry_run else f"wrote {folder}: recipe {one.resolved.recipe.digest}")
+        say(_text(one, adapter) if dry_run else f"wrote {folder}: recipe {one.resolved.recipe.digest}")
 
 
 def _save(jobs: list[Job], outs: list[Path]) -> None:
@@ -100,32 +112,64 @@ def _save(jobs: list[Job], outs: list[Path]) -> None:
         save(path, text)
 
 
+def one_kind(mergekit: bool, adapter: bool, rank: int | None) -> None:
+    """Refuse options that do not go together."""
+    if mergekit and adapter:
+        raise ConfigError("--mergekit and --adapter write different things; give one of them")
+    if rank is not None and not adapter:
+        raise ConfigError("--rank is that of an adapter; give --adapter, too")
+
+
+def _adapt(jobs: list[Job], outs: list[Path], rank: int | None, dry_run: bool) -> None:
+    """Write adapters, or only see whether they can be."""
+    from evomerge.merge.adapter_export import AdapterJob, check_adapter, export_adapters
+    from evomerge.merge.poolcache import cache_folder
+    from evomerge.recipes.card import card
+
+    with _leaving_nothing():
+        for one, folder in zip(jobs, outs, strict=True):
+            builder = one.builder(cache_folder())
+            text = card(one, builder, folder.name, library="peft")
+            merge = one.resolved
+            task = AdapterJob(merge.recipe, merge.ancestors, folder, text, one.dtype or "float32", rank)
+            check_adapter(builder, task)
+            if not dry_run:
+                note(f"{folder}: {export_adapters(builder, [task])[0].text}")
+
+
 def _build(jobs: list[Job], outs: list[Path], shard_bytes: int) -> None:
     from evomerge.merge.export import export
     from evomerge.merge.poolcache import cache_folder
     from evomerge.recipes.card import card
 
     started = time.monotonic()
-    try:
-        with interruptible(), copied(sum(one.writes for one in jobs)) as progress:
-            for one, folder in zip(jobs, outs, strict=True):
-                builder = one.builder(cache_folder())
-                export(
-                    builder,
-                    one.resolved.recipe,
-                    one.resolved.ancestors,
-                    folder,
-                    card=card(one, builder, folder.name),
-                    dtype=one.dtype,
-                    shard_bytes=shard_bytes,
-                    progress=progress,
-                )
-    except KeyboardInterrupt:
-        note("interrupted; nothing was left behind")
-        raise typer.Exit(INTERRUPTED) from None
+    with _leaving_nothing(), copied(sum(one.writes for one in jobs)) as progress:
+        for one, folder in zip(jobs, outs, strict=True):
+            builder = one.builder(cache_folder())
+            export(
+                builder,
+                one.resolved.recipe,
+                one.resolved.ancestors,
+                folder,
+                card=card(one, builder, folder.name),
+                dtype=one.dtype,
+                shard_bytes=shard_bytes,
+                progress=progress,
+            )
     seconds = time.monotonic() - started
     moved = sum(one.reads + one.writes for one in jobs)
     note(f"{size(moved)} read and written in {duration(seconds)} ({size(moved / seconds)}/s)")
+
+
+@contextmanager
+def _leaving_nothing() -> Iterator[None]:
+    """An interrupt ends the command in good order."""
+    try:
+        with interruptible():
+            yield
+    except KeyboardInterrupt:
+        note("interrupted; nothing was left behind")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _bytes(text: str) -> int:
@@ -156,7 +200,7 @@ def _outs(files: list[Path], out: Path | None, suffix: str, dry_run: bool) -> li
     return outs
 
 
-def _document(one: Job, folder: Path) -> dict[str, Any]:
+def _document(one: Job, folder: Path, adapter: bool) -> dict[str, Any]:
     from evomerge.recipes import describe
 
     return {
@@ -168,12 +212,12 @@ def _document(one: Job, folder: Path) -> dict[str, Any]:
         "parameters": {name: describe.lines(recipe, one.resolved, one.pool) for name, recipe in one.resolved.parts},
         "dtype": one.dtype,
         "bytes_read": one.reads,
-        "bytes_written": one.writes,
+        "bytes_written": None if adapter else one.writes,
         "warnings": one.warnings,
     }
 
 
-def _text(one: Job) -> str:
+def _text(one: Job, adapter: bool) -> str:
     """What ``--dry-run`` says of a merge."""
     from evomerge.recipes import describe
 
@@ -187,7 +231,11 @@ def _text(one: Job) -> str:
         ("merged", f"{one.pool.size:,} parameters in {len(one.pool.layout.slots)} tensors"),
         ("not merged", f"{len(kept)} tensors, copied from {one.pool.reference}" if kept else "none"),
         ("reads", size(one.reads)),
-        ("writes", f"{size(one.writes)}, {one.dtype or 'dtypes as in ' + one.pool.reference}"),
+        ("writes", f"an adapter of {one.pool.base}" if adapter else _writes(one)),
         ("digest", one.resolved.recipe.digest),
     ]
     return f"{one.source.path}\n{columns(rows, indent='  ')}"
+
+
+def _writes(one: Job) -> str:
+    return f"{size(one.writes)}, {one.dtype or 'dtypes as in ' + one.pool.reference}"

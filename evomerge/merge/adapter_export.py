@@ -68,6 +68,20 @@ class AdapterReport:
     errors: Mapping[str, float]
     error: float
 
+    @property
+    def text(self) -> str:
+        """Ranks, and what they leave out."""
+        ranks = sorted(set(self.ranks.values()))
+        told = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+        text = f"A LoRA of {told} in {len(self.ranks)} tensors, at a scale of 1."
+        if self.errors:
+            worst = max(self.errors, key=lambda name: self.errors[name])
+            text += (
+                f" It approximates the merge: relative error {self.error:.2%} over all tensors together, and at most "
+                f"{self.errors[worst]:.2%} in one ({worst})."
+            )
+        return text
+
 
 def export_adapter(
     builder: Builder,
@@ -107,6 +121,15 @@ def export_adapters(builder: Builder, jobs: Sequence[AdapterJob]) -> list[Adapte
             for writing in writings:
                 writing.add(slot)
         return [writing.write(folder) for writing, folder in zip(writings, folders, strict=True)]
+
+
+def check_adapter(builder: Builder, job: AdapterJob) -> None:
+    """Refuse what `export_adapter` would, as far as that is known before any factor is read.
+
+    Raises:
+        ExportError, RecipeError, PoolError: as `export_adapter`.
+    """
+    _Writing(builder, job)
 
 
 class _Source(Protocol):
@@ -162,7 +185,7 @@ class _Writing:
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         origin = provenance(self._pool, self._job.recipe, self._job.ancestors)
         told = {"rank": self._job.rank, "ranks": report.ranks, "error": report.error, "errors": report.errors}
-        write_origin(folder, f"{self._job.card.rstrip()}\n\n{_section(report)}\n", {**origin, "adapter": told})
+        write_origin(folder, f"{self._job.card.rstrip()}\n\n## Adapter\n\n{report.text}\n", {**origin, "adapter": told})
         return report
 
     def _keep(self, slot: Slot, factors: Factors) -> None:
@@ -211,17 +234,3 @@ def _factored(builder: Builder, vector: Vector, job: AdapterJob) -> Factored:
     if table is None:
         raise RecipeError(f"{job.recipe.operator} or what it is built from is no linear combination of adapters")
     return LinearAdapter(builder.pool, table, builder.adapters.members)
-
-
-def _section(report: AdapterReport) -> str:
-    """For the model card: ranks, and what they leave out."""
-    ranks = sorted(set(report.ranks.values()))
-    told = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
-    lines = ["## Adapter", f"A LoRA of {told} in {len(report.ranks)} tensors, at a scale of 1."]
-    if report.errors:
-        worst = max(report.errors, key=lambda name: report.errors[name])
-        lines.append(
-            f"It approximates the merge: relative error {report.error:.2%} over all tensors together, and at most "
-            f"{report.errors[worst]:.2%} in one (`{worst}`)."
-        )
-    return "\n\n".join(lines)

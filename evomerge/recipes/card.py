@@ -53,15 +53,21 @@ def listed(pairs: Mapping[str, str]) -> str:
     return "\n".join(f"- {name}: `{value}`" for name, value in pairs.items())
 
 
-def card(job: Job, builder: Builder, title: str) -> str:
-    """The model card of a merge that was said by hand: what it is, and how to make it again."""
+def card(job: Job, builder: Builder, title: str, library: str | None = None) -> str:
+    """The model card of a merge that was said by hand: what it is, and how to make it again.
+
+    ``library`` is what loads it, where the hub would guess another.
+    """
     resolved = job.resolved
     hub = [path.removeprefix(HUB).partition("@")[0] for path in job.places.values() if path.startswith(HUB)]
     steps = [
         f"{at}. {name}: {describe.headline(one, resolved.names)}" for at, (name, one) in enumerate(resolved.parts, 1)
     ]
     sections = [
-        front(*(["base_model:", *(f"- {name}" for name in hub)] if hub else [])),
+        front(
+            *([f"library_name: {library}"] if library else []),
+            *(["base_model:", *(f"- {name}" for name in hub)] if hub else []),
+        ),
         f"# {title}",
         f"A merge of {', '.join(job.places)}, made by evomerge. No training took place. `recipe.json` holds the exact "
         "recipe, from which `evomerge merge` builds the model again.",
