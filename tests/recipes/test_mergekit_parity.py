@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from numpy.typing import NDArray
 
 from evomerge.errors import EvomergeError
@@ -19,13 +18,12 @@ from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.export import export
 from evomerge.merge.tokens import required
 from evomerge.recipes.job import load
-from evomerge.recipes.mergekit.methods import METHODS
 from tests.merge.mergekit.cases import POOLS, Case, cases
 
 Floats = NDArray[np.float32]
 Model = dict[str, Floats]
 
-CASES = {case.name: case for case in cases() if yaml.safe_load(case.yaml_text).get("merge_method", "") in METHODS}
+CASES = {case.name: case for case in cases()}
 
 ULP = {"F32": 0.0, "BF16": 2.0**-7, "F16": 2.0**-10}
 """One unit in the last place, as a share of the value: both sides round, and may do so to different sides."""
@@ -39,15 +37,20 @@ COARSE = {
     "karcher_bfloat16": "mergekit keeps directions in bfloat16",
     "linear_float16": "mergekit rounds the models to float16 before it merges them",
     "nuslerp_bfloat16": "mergekit takes norms and angle in bfloat16",
+    "sce_out_bfloat16": "entries as in SELECTED (EQUAL) change the weights of all",
+    "sce_tenth": "entries as in SELECTED (ROUNDED) change the weights of all",
     "task_arithmetic_bfloat16": "mergekit subtracts, weights and adds in bfloat16",
     "ties_rescaled": "one entry more or less, as in SELECTED, changes how much all are enlarged",
 }
-"""Only the leading digits agree: differences are less than 5 % of the largest value."""
+"""Only the leading digits agree: differences are less than 6 % of the largest value."""
 
 ROUNDED = "mergekit rounds the number of entries to keep (or drop) down, ours to the nearest"
+LOST = "mergekit computes divergences in float32, where those of close rows are lost in rounding"
 EQUAL = "of equal magnitudes at a threshold mergekit keeps some, ours all"
 
 SELECTED = {
+    "arcee_fusion": (LOST, 13),
+    "arcee_fusion_zero": (LOST, 16),
     "breadcrumbs": (ROUNDED, 4),
     "breadcrumbs_default": (ROUNDED, 4),
     "breadcrumbs_narrow": (ROUNDED, 2),
@@ -63,6 +66,7 @@ SELECTED = {
 """Entries on the edge of being kept: why, and how many of a tensor's may differ."""
 
 OPPOSED = "where experts oppose each other on average mergekit goes away from all of them, and ours stays at the base"
+ALIKE = "mergekit weighs all experts alike where their mean squares sum to less than 1e-6"
 
 AVOIDED = {
     "model_stock": (OPPOSED, {"model.layers.1.self_attn.q_proj", "model.layers.2.mlp.down_proj", "model.norm"}),
@@ -71,6 +75,8 @@ AVOIDED = {
     "model_stock_out_bfloat16": (OPPOSED, {"model.layers.1.self_attn.q_proj", "model.layers.2.mlp.down_proj"}),
     "model_stock_rows": (f"{OPPOSED}, row by row", {""}),
     "model_stock_tiny": (OPPOSED, {"model.layers.0", "lm_head"}),
+    "sce": (ALIKE, {"model.layers.0"}),
+    "sce_half": (ALIKE, {"model.layers.0"}),
     "ties_signed": (
         "mergekit divides by signed sums, so that a negative weight alone is added instead of taken away",
         {""},
@@ -152,7 +158,7 @@ def test_the_same_tensors(name: str, tmp_path: Path) -> None:
     assert not case.whole or ours.keys() == case.tensors.keys()
     found = differing(case, *(by_token(case, ours, out) if case.vocabulary else (ours, case.tensors)))
     if name in COARSE:
-        assert max(share for share, _ in found.values()) < 0.05
+        assert max(share for share, _ in found.values()) < 0.06
     elif name in SELECTED:
         _, most = SELECTED[name]
         assert 0 < max(entries for _, entries in found.values()) <= most

@@ -161,7 +161,17 @@ def test_random_methods_are_told_apart(written: Callable[..., Exported]) -> None
     assert note == "dare_linear draws at random, and mergekit draws otherwise: another model of the same kind"
 
 
+@pytest.mark.parametrize("operator", ["sce", "arcee_fusion"])
+def test_where_mergekit_makes_something_else_it_is_told(operator: str, written: Callable[..., Exported]) -> None:
+    (note,) = written(f"{POOL}merge: {{operator: {operator}, sources: [math]}}").notes
+    assert note.startswith("mergekit")
+
+
 REASONS = {
+    "parameter": (
+        "merge: {operator: sce, parameters: {lambda: 0.5}}",
+        "mergekit's sce has no lambda, which is 1 there, and it is no weighted sum of the pool's models",
+    ),
     "operator": (
         "merge: {operator: widen}",
         "mergekit has no method like widen, and it is no weighted sum of the pool's models",

@@ -166,6 +166,27 @@ def passthrough(ask: Asking) -> Merge:
     return Merge("passthrough", (source,), None, {}, {"scale": ask.each("scale", 1.0, base=True)[source]})
 
 
+def sce(ask: Asking) -> Merge:
+    """The share of entries by variance."""
+    return Merge("sce", ask.sources(), ask.base(), {}, {"density": ask.one("select_topk", 1.0)})
+
+
+def ram(ask: Asking) -> Merge:
+    """What counts as changed."""
+    return Merge("ram", ask.sources(), ask.base(), {}, {"epsilon": ask.one("epsilon", 1e-5)})
+
+
+def ramplus_tl(ask: Asking) -> Merge:
+    """The same, and how much what is alone is enlarged."""
+    parameters = {"epsilon": ask.one("epsilon", 1e-5), "r": ask.one("r", 0.1), "alpha": ask.one("alpha", 0.2)}
+    return Merge("ram_plus", ask.sources(), ask.base(), {}, parameters)
+
+
+def arcee_fusion(ask: Asking) -> Merge:
+    """It has no parameters."""
+    return Merge("arcee_fusion", ask.sources(1, 1), ask.base())
+
+
 @dataclass(frozen=True)
 class Delta:
     """A method of deltas: sparsified, weighted, and with signs elected or without."""
@@ -219,6 +240,7 @@ def _spread(epsilon: float, density: float) -> float:
 
 
 METHODS: Mapping[str, Callable[[Asking], Merge]] = {
+    "arcee_fusion": arcee_fusion,
     "breadcrumbs": Delta("breadcrumbs", elects=False),
     "breadcrumbs_ties": Delta("breadcrumbs_ties", elects=True),
     "dare_linear": Delta("dare_linear", elects=False, rescale=True),
@@ -232,6 +254,9 @@ METHODS: Mapping[str, Callable[[Asking], Merge]] = {
     "nearswap": nearswap,
     "nuslerp": nuslerp,
     "passthrough": passthrough,
+    "ram": ram,
+    "ramplus_tl": ramplus_tl,
+    "sce": sce,
     "slerp": slerp,
     "task_arithmetic": task_arithmetic,
     "ties": Delta("ties", elects=True, normalize=True, options={"scope": "tensor", "zero": "plus"}),

@@ -132,6 +132,29 @@ def passthrough(told: Told) -> Said:
     return Said("passthrough", told.experts, None, {"scale": {told.experts[0]: told.one("scale")}})
 
 
+def sce(told: Told) -> Said:
+    """Without lambda."""
+    _must_be(told, "lambda", 1.0)
+    return Said("sce", told.experts, told.base, {}, {"select_topk": told.one("density")})
+
+
+def ram(told: Told) -> Said:
+    """As it is."""
+    method = "ramplus_tl" if told.operator == "ram_plus" else "ram"
+    return Said(method, told.experts, told.base, {}, {name: told.one(name) for name in told.values})
+
+
+def arcee_fusion(told: Told) -> Said:
+    """With its own fence."""
+    _must_be(told, "fence", 1.5)
+    return Said("arcee_fusion", told.experts, told.base)
+
+
+def _must_be(told: Told, name: str, value: float) -> None:
+    if set(told.one(name).values()) != {value}:
+        raise Unsayable(f"mergekit's {told.operator} has no {name}, which is {value:g} there")
+
+
 def delta(told: Told) -> Said:
     """A method of deltas, of the operator's name."""
     _refuse_other_deltas(told)
@@ -165,6 +188,7 @@ WORDS: Mapping[str, Words] = {
     **dict.fromkeys(
         ("breadcrumbs", "breadcrumbs_ties", "dare_linear", "dare_ties", "della", "della_linear", "ties"), delta
     ),
+    "arcee_fusion": arcee_fusion,
     "karcher": karcher,
     "linear": linear,
     "nearswap": nearswap,
@@ -172,6 +196,9 @@ WORDS: Mapping[str, Words] = {
     "nuslerp": nuslerp,
     "nuslerp_axis": nuslerp,
     "passthrough": passthrough,
+    "ram": ram,
+    "ram_plus": ram,
+    "sce": sce,
     "slerp": slerp,
     "task_arithmetic": task_arithmetic,
     "task_nlerp": multislerp,

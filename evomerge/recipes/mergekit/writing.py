@@ -34,6 +34,11 @@ _ZERO = (
     "ties",
 )
 """Methods that give the base where all weights are 0."""
+_OTHERWISE = {
+    "arcee_fusion": "mergekit's quartiles are those of a random sample where a tensor has more than a million entries",
+    "sce": "mergekit weighs all experts alike where the mean squares of their deltas sum to less than 1e-6",
+}
+"""What mergekit makes of the same recipe is not always the same."""
 _RANDOM = ("dare_linear", "dare_ties", "della", "della_linear")
 
 
@@ -213,6 +218,8 @@ def _tokenizer(settings: PoolSettings, models: Mapping[str, str]) -> dict[str, A
 
 
 def _notes(said: Said, pool: ModelPool, dtype: str | None) -> Iterator[str]:
+    if said.method in _OTHERWISE:
+        yield _OTHERWISE[said.method]
     if said.method in _RANDOM and any(value < 1.0 for of in said.each["density"].values() for value in of.values()):
         yield f"{said.method} draws at random, and mergekit draws otherwise: another model of the same kind"
     if dtype is None and len({plan.dtype for plan in planned(pool)}) > 1:
