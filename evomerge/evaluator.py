@@ -21,7 +21,8 @@ from evomerge.settings import Choice, MergeSettings, PoolSettings
 class EvaluatorFactory:
     """Makes a study's evaluator on whichever worker calls it. Small and picklable: settings and paths.
 
-    ``root`` is the folder that paths are relative to; ``threads`` the number of torch threads.
+    ``root`` is the folder that paths are relative to; ``threads`` the number of torch threads, and of those that write
+    a large model.
 
     Raises (when called):
         PoolError, ConfigError: the pool or the data is not there, or not what the study says.
@@ -46,7 +47,7 @@ class EvaluatorFactory:
 
         torch.set_num_threads(self.threads)
         pool = ModelPool.open(self.pool, self.root)
-        builder = Builder(pool, self.merge.mode, self.merge.cache_mb << 20, cache_folder())
+        builder = Builder(pool, self.merge.mode, self.merge.cache_mb << 20, cache_folder(), self.threads)
         model = fitness.skeleton(pool.reference_folder)
         return StudyEvaluator(fitness, builder, model, bind(model, pool))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,14 @@ T = TypeVar("T")
 
 _AHEAD = 4
 """Tasks per thread that are begun before the first result is taken."""
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # only Linux says
+        return os.cpu_count() or 1
 
 
 def run(tasks: Iterable[Callable[[], T]], threads: int) -> Generator[T, None, None]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Mapping
-from functools import cached_property
+from contextlib import closing
+from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from evomerge.merge.companions import folder_of
 from evomerge.merge.importance import importance
 from evomerge.merge.layout import Layout, Slot, lay_out, natural
 from evomerge.merge.opener import BASE, local, open_sources
+from evomerge.merge.parallel import cores, run
 from evomerge.merge.poolcache import PoolCache, cache_folder
 from evomerge.merge.report import Differences, PoolReport, compare, describe
 from evomerge.merge.source import CHUNK, Source
@@ -219,7 +222,11 @@ class ModelPool:
         return describe(self.checkpoints, self.reference, self.base, self.layout, self._differences)
 
     def digests(self) -> dict[str, str]:
-        """Content digest of every source. Reads everything once."""
+        """Content digest of every source. Reads everything once, by all processors."""
+        leaves = dict.fromkeys(leaf for source in self.checkpoints.values() for leaf in source.leaves)
+        tensors = (partial(leaf.fingerprint, name) for leaf in leaves for name in leaf.entries)
+        with closing(run(tensors, cores())) as found:
+            deque(found, maxlen=0)
         return {source: checkpoint.digest() for source, checkpoint in self.checkpoints.items()}
 
     def statistics_digests(self) -> dict[str, str]:

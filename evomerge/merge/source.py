@@ -20,6 +20,10 @@ CHUNK = 1 << 15
 """Elements per streamed chunk: its few buffers stay in a core's cache, which is four times as fast as a megabyte."""
 
 
+_HASHED = 1 << 20
+"""Elements that are hashed at a time: many, because other threads may run only meanwhile."""
+
+
 class Source(ABC):
     """The named tensors of one model, read piece by piece and never all at once.
 
@@ -94,25 +98,25 @@ class Source(ABC):
         return None
 
     def digest(self) -> str:
-        """BLAKE2b over names, dtypes, shapes and bytes in name order: equal whatever the sharding. Reads everything."""
+        """BLAKE2b over names and fingerprints in name order: equal whatever the sharding. Reads everything once."""
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
-        total = hashlib.blake2b(digest_size=16)
-        for name in sorted(self.entries):
-            entry = self.entries[name]
-            total.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-            for start, stop in chunks(entry.size, CHUNK):
-                total.update(np.ascontiguousarray(self.stored(name, start, stop)).data)
-        return total.hexdigest()
+        parts = [[name, self.fingerprint(name)] for name in sorted(self.entries)]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+    @property
+    def leaves(self) -> tuple[Source, ...]:
+        """The sources whose content it is: itself, unless it is computed from others."""
+        return (self,)
 
     @cached_property
     def _fingerprints(self) -> Any:
         return cache(self._fingerprint)
 
     def fingerprint(self, name: str) -> str:
-        """A fast content hash (128 bits of XXH3) of one tensor: the key of statistics that are kept on disk."""
+        """A fast content hash (128 bits of XXH3) of one tensor: for digests, and the key of what is kept on disk."""
         return str(self._fingerprints(name))
 
     def _fingerprint(self, name: str) -> str:
@@ -120,7 +124,7 @@ class Source(ABC):
 
         entry = self.entries[name]
         total = xxhash.xxh3_128(json.dumps([entry.dtype, entry.shape]).encode())
-        for start, stop in chunks(entry.size, CHUNK):
+        for start, stop in chunks(entry.size, _HASHED):
             total.update(np.ascontiguousarray(self.stored(name, start, stop)).data)
         return total.hexdigest()
 
@@ -155,6 +159,11 @@ class View(Source):
     def overlay(self) -> Mapping[str, bytes | None]:
         """The first origin's."""
         return self.origins[0].overlay()
+
+    @property
+    def leaves(self) -> tuple[Source, ...]:
+        """The origins'."""
+        return tuple(leaf for origin in self.origins for leaf in origin.leaves)
 
     def identity(self) -> str:
         """Of the key and the origins."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from evomerge.errors import ConfigError, ExportError
 from evomerge.merge.build import Builder
 from evomerge.merge.export import DTYPES, planned
+from evomerge.merge.parallel import cores
 from evomerge.merge.pool import BASE, ModelPool
 from evomerge.recipes import file, stored
 from evomerge.recipes.file import HUB, RecipeFile
@@ -62,7 +63,7 @@ class Job:
     def builder(self, gram_cache: Path | None) -> Builder:
         """What builds it: coefficients as far as they go, since a single merge gains nothing from whole vectors."""
         noisy = any(one.noise is not None for one in (self.resolved.recipe, *self.resolved.ancestors))
-        return Builder(self.pool, "auto" if noisy else "table", gram_cache=gram_cache)
+        return Builder(self.pool, "auto" if noisy else "table", gram_cache=gram_cache, threads=cores())
 
 
 def load(paths: Sequence[Path], pool: Path | None = None, dtype: str | None = None) -> list[Job]:

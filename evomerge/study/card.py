@@ -10,6 +10,7 @@ from evomerge.candidate import Candidate, Evaluated, Recipe, Split
 from evomerge.errors import ExportError, ResumeError
 from evomerge.merge.build import Builder
 from evomerge.merge.export import export as write
+from evomerge.merge.parallel import cores
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import cache_folder
 from evomerge.recipes.card import Shares, coefficients, front, listed, shares
@@ -40,7 +41,7 @@ def export(
     """
     found = _found(study, candidate, beside)
     one, pool, merge = found.candidate, found.pool, found.settings.merge
-    builder = Builder(pool, merge.mode, merge.cache_mb << 20, cache_folder())
+    builder = Builder(pool, merge.mode, merge.cache_mb << 20, cache_folder(), cores())
     flat = Builder(pool, "table", gram_cache=cache_folder())
     text = card(study, one, shares(flat, one.recipe, found.ancestors), len(found.ancestors))
     write(builder, one.recipe, found.ancestors, out, card=text, dtype=dtype)
