@@ -17,8 +17,8 @@ class PoolSettings:
     Attributes:
         members: a short name for each model, and its checkpoint folder (or one ``.safetensors`` file). It may also be
             on the Hugging Face hub, as ``hf:org/name`` or ``hf:org/name@revision``; the folder of a LoRA adapter, which
-            lies over ``base``, or a ``.ternary`` file, a task vector that does (`evomerge.merge.compress` writes it); or
-            ``MODEL+ADAPTER``, an adapter over another model.
+            lies over ``base``, or a ``.ternary`` file, a compressed task vector that does; or ``MODEL+ADAPTER``, an
+            adapter over another model.
         base: their common ancestor, where adapters or a strategy need one.
         order: tensor-name patterns that decide the order of the parameter vector; default: natural order of names.
         groups: a name for each parameter group, and the patterns of its tensors; default: as ``grouping`` says.

@@ -19,8 +19,8 @@ class ComPEFT(TensorOperator):
 
     ``tau_i = theta_i - theta_0``. Of each task vector the share ``keep`` counts (all that equal the smallest of it,
     too), chosen over the whole model, as is the standard deviation. ``alpha`` is both what the method scales an expert
-    with and its weight in the sum. `evomerge.merge.ternary` stores such vectors. Values: one ``keep`` and one ``alpha``
-    per expert.
+    with and its weight in the sum. `evomerge.merge.compress` stores such vectors. Values: one ``keep`` and one
+    ``alpha`` per expert.
     """
 
     parameters: ClassVar = (
