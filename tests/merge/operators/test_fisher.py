@@ -122,3 +122,11 @@ def test_a_pool_without_fisher_says_where_to_give_it(tmp_path: Path) -> None:
     pool = OperatorContract.make_pool(contract, tmp_path, contract.vectors(1))
     with pytest.raises(RecipeError, match=r"pool.statistics.one.fisher"):
         contract.build(pool, contract.recipe(contract.values()))
+
+
+def test_what_is_kept_follows_the_content_of_the_files(tmp_path: Path) -> None:
+    for folder, information in (("a", drawn()), ("b", drawn() ** 2)):
+        contract, pool = pool_of(tmp_path / folder, information)
+        recipe = contract.recipe(contract.values())
+        kept = contract.build(pool, recipe, "table", tmp_path / "cache")
+        assert kept.tobytes() == contract.build(pool, recipe, "table").tobytes()
