@@ -34,6 +34,8 @@ class PoolError(EvomergeError):
 class RecipeError(EvomergeError):
     """A recipe names a source, group or operator that does not exist, or has impossible values."""
 
+    exit_code = 2
+
 
 class ExportError(EvomergeError):
     """A model cannot be written where it was asked for."""

@@ -38,5 +38,5 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL):
-        for command in re.findall(r"^evomerge (\w+)", block, re.MULTILINE):
+        for command in re.findall(r"^evomerge ([\w-]+)", block, re.MULTILINE):
             assert command in known, f"{page.name} names evomerge {command}"
