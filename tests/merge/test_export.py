@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from safetensors import safe_open
 from evomerge import codec
 from evomerge.candidate import Noise, Recipe, Segment
 from evomerge.errors import ExportError
+from evomerge.merge import export as export_module
 from evomerge.merge.bind import bind
 from evomerge.merge.build import Builder
 from evomerge.merge.checkpoint import Checkpoint
-from evomerge.merge.export import export
+from evomerge.merge.export import Order, export, export_many
 from evomerge.merge.pool import ModelPool
 from evomerge.settings import PoolSettings
 from evomerge.testing.checkpoints import save_checkpoint
@@ -187,6 +189,103 @@ def test_an_interrupt_leaves_nothing(pool: ModelPool, tmp_path: Path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         export(builder, halves(pool), (), tmp_path / "out", card="")
     assert sorted(tmp_path.iterdir()) == before
+
+
+class TestBytes:
+    """A file's bytes depend on the recipe alone."""
+
+    @pytest.fixture
+    def pool(self, tmp_path: Path) -> ModelPool:
+        """Several pieces of work per file, of several dtypes, with a tensor that is not merged."""
+        random = np.random.default_rng(1)
+        for name in ("x", "y"):
+            tensors = {f"layers.{at}.w": random.standard_normal((40, 40)).astype(np.float32) for at in range(6)}
+            tensors["half"] = random.standard_normal(999).astype(np.float16)
+            tensors["count"] = np.arange(3000)
+            save_checkpoint(tmp_path / f"{name}.safetensors", tensors)
+        return ModelPool.open(PoolSettings(members={"x": "x.safetensors", "y": "y.safetensors"}), tmp_path)
+
+    def recipes(self, pool: ModelPool) -> list[Recipe]:
+        near = Recipe("nearswap", ("pool:x", "pool:y"), (Segment("all", 0, pool.size, (1e-2,)),))
+        return [halves(pool), near, halves(pool, Noise(0.1, 0, 0))]
+
+    def made(self, pool: ModelPool, recipe: Recipe, out: Path, threads: int = 1, **options: Any) -> dict[str, bytes]:
+        export(Builder(pool, threads=threads), recipe, (), out, card="", **options)
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    @pytest.mark.parametrize("dtype", [None, "bfloat16"])
+    def test_neither_threads_nor_pieces_change_them(
+        self, pool: ModelPool, tmp_path: Path, which: int, dtype: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe = self.recipes(pool)[which]
+        before = self.made(pool, recipe, tmp_path / "before", dtype=dtype)
+        monkeypatch.setattr(export_module, "_STEP", 4096)
+        for threads in (1, 2, 5):
+            assert self.made(pool, recipe, tmp_path / str(threads), threads, dtype=dtype) == before
+
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    def test_shards_hold_the_same_tensors(self, pool: ModelPool, tmp_path: Path, which: int) -> None:
+        recipe = self.recipes(pool)[which]
+        self.made(pool, recipe, tmp_path / "one")
+        self.made(pool, recipe, tmp_path / "many", threads=2, shard_bytes=9_000)
+        assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
+        one, many = Checkpoint(tmp_path / "one"), Checkpoint(tmp_path / "many")
+        assert one.digest() == many.digest()
+
+    def test_several_at_once_are_each_what_it_is_alone(
+        self, pool: ModelPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(export_module, "_STEP", 4096)
+        recipes = self.recipes(pool)
+        alone = [self.made(pool, recipe, tmp_path / f"alone{at}") for at, recipe in enumerate(recipes)]
+        told: list[int] = []
+        orders = [Order(recipe, (), tmp_path / f"both{at}", "") for at, recipe in enumerate(recipes)]
+        export_many(Builder(pool, threads=2), orders, progress=told.append)
+        assert [{path.name: path.read_bytes() for path in order.out.iterdir()} for order in orders] == alone
+        assert sum(told) == sum(len(one["model.safetensors"]) for one in alone)
+
+    def test_one_place_that_is_taken_spares_them_all(self, pool: ModelPool, tmp_path: Path) -> None:
+        (tmp_path / "taken").mkdir()
+        (tmp_path / "taken" / "file").touch()
+        before = sorted(tmp_path.rglob("*"))
+        orders = [Order(halves(pool), (), tmp_path / name, "") for name in ("free", "taken")]
+        with pytest.raises(ExportError, match="not empty"):
+            export_many(Builder(pool), orders)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_without_room_is_named_before_anything_is_computed(
+    pool: ModelPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ExportError, match="needs 145 bytes, but the disk has 100; make room"):
+        export(Builder(pool), halves(pool), (), tmp_path / "out", card="")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_disk_that_fills_half_way_leaves_nothing(
+    pool: ModelPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int, buffer: memoryview, start: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ExportError, match="No space left"):
+        export(Builder(pool, threads=2), halves(pool), (), tmp_path / "out", card="")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_infinity_in_what_is_copied_is_the_models_own_affair(tmp_path: Path) -> None:
+    mask = np.array([0.0, -np.inf], np.float16)
+    save_checkpoint(tmp_path / "x.safetensors", {"w": np.ones(3, np.float32), "mask": mask})
+    pool = ModelPool.open(PoolSettings(members={"x": "x.safetensors"}, exclude=("mask",)), tmp_path)
+    whole = Recipe("linear", ("pool:x",), (Segment("all", 0, 3, (1.0,)),))
+    export(Builder(pool), whole, (), tmp_path / "out", card="")
+    assert Checkpoint(tmp_path / "out").stored("mask").tobytes() == mask.tobytes()
 
 
 def test_unknown_and_too_small_dtypes_are_refused(pool: ModelPool, tmp_path: Path) -> None:
