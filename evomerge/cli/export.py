@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.databases import Db, address, folder, opened_study
+from evomerge.cli.kinds import Adapter, Mergekit, Rank, one_kind
 from evomerge.cli.output import Json, emit, note, save, say
 
 
@@ -24,15 +25,16 @@ def export(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float64, float32, float16 or bfloat16. Default: as in the pool.")
     ] = None,
-    mergekit: Annotated[
-        bool, typer.Option("--mergekit", help="Write a mergekit YAML that builds the model, and not the model.")
-    ] = False,
+    mergekit: Mergekit = False,
+    adapter: Adapter = False,
+    rank: Rank = None,
     db: Db = None,
     json: Json = False,
 ) -> None:
     """Write a candidate as a folder that Hugging Face loaders take: weights, config, tokenizer, model card."""
     from evomerge.study import card
 
+    one_kind(mergekit, adapter, rank)
     url = address(db)
     with opened_study(url, name) as study:
         if mergekit:
@@ -40,6 +42,11 @@ def export(
             save(out, found.text)
             for text in found.notes:
                 note(text)
+        elif adapter:
+            one, report = card.export_adapter(
+                study, out, candidate=candidate, dtype=dtype, rank=rank, beside=folder(url)
+            )
+            note(report.text)
         else:
             one = card.export(study, out, candidate=candidate, dtype=dtype, beside=folder(url))
     kind = "file" if mergekit else "folder"

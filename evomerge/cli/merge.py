@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evomerge.cli.kinds import Adapter, Mergekit, Rank, one_kind
 from evomerge.cli.output import Json, columns, duration, emit, note, save, say, size
 from evomerge.cli.progress import copied
 from evomerge.cli.stopping import INTERRUPTED, interruptible
@@ -54,16 +55,9 @@ def merge(
         Path | None,
         typer.Option("--pool", metavar="FILE", help="Study or recipe file that says where a recipe.json's models are."),
     ] = None,
-    mergekit: Annotated[
-        bool, typer.Option("--mergekit", help="Write a mergekit YAML that builds the model, and not the model.")
-    ] = False,
-    adapter: Annotated[
-        bool, typer.Option("--adapter", help="Write a PEFT adapter of the pool's base, and not the model.")
-    ] = False,
-    rank: Annotated[
-        int | None,
-        typer.Option("--rank", min=1, metavar="N", help="Largest rank of the adapter. Default: as exactness takes."),
-    ] = None,
+    mergekit: Mergekit = False,
+    adapter: Adapter = False,
+    rank: Rank = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")
     ] = False,
@@ -110,14 +104,6 @@ def _save(jobs: list[Job], outs: list[Path]) -> None:
     for path, text in zip(outs, texts, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         save(path, text)
-
-
-def one_kind(mergekit: bool, adapter: bool, rank: int | None) -> None:
-    """Refuse options that do not go together."""
-    if mergekit and adapter:
-        raise ConfigError("--mergekit and --adapter write different things; give one of them")
-    if rank is not None and not adapter:
-        raise ConfigError("--rank is that of an adapter; give --adapter, too")
 
 
 def _adapt(jobs: list[Job], outs: list[Path], rank: int | None, dry_run: bool) -> None:

@@ -60,7 +60,7 @@ class AdapterReport:
     Attributes:
         ranks: by name of the base's tensor.
         errors: ``||Delta W - B A|| / ||Delta W||`` of every tensor that a smaller rank approximates, before the
-            rounding to the dtype.
+            rounding to the dtype; 1 for one that has changed, but that no adapter of the pool shows how to adapt.
         error: the same over all tensors together; 0 if every one is exact.
     """
 
@@ -171,12 +171,13 @@ class _Writing:
     def add(self, slot: Slot) -> None:
         """One tensor's factors, as they will be written."""
         found = self._source.compressed(slot)
-        if found is not None and found.factors is not None:
+        if found is not None:
             self._done[slot.name] = found
-            self._keep(slot, found.factors)
+            if found.factors is not None:
+                self._keep(slot, found.factors)
 
     def write(self, folder: Path) -> AdapterReport:
-        if not self._done:
+        if not self._tensors:
             self._add_nothing()
         report = self._report()
         planned = aligned(plan for plan, _ in self._tensors.values())

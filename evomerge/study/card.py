@@ -8,6 +8,8 @@ from pathlib import Path
 from evomerge import config, lineage
 from evomerge.candidate import Candidate, Evaluated, Recipe, Split
 from evomerge.errors import ExportError, ResumeError
+from evomerge.merge.adapter_export import AdapterReport
+from evomerge.merge.adapter_export import export_adapter as write_adapter
 from evomerge.merge.build import Builder
 from evomerge.merge.export import export as write
 from evomerge.merge.parallel import cores
@@ -40,12 +42,31 @@ def export(
         PoolError, RecipeError: it cannot be built.
     """
     found = _found(study, candidate, beside)
-    one, pool, merge = found.candidate, found.pool, found.settings.merge
-    builder = Builder(pool, merge.mode, merge.cache_mb << 20, cache_folder(), cores())
-    flat = Builder(pool, "table", gram_cache=cache_folder())
-    text = card(study, one, shares(flat, one.recipe, found.ancestors), len(found.ancestors))
-    write(builder, one.recipe, found.ancestors, out, card=text, dtype=dtype)
+    one = found.candidate
+    write(_builder(found), one.recipe, found.ancestors, out, card=_text(study, found), dtype=dtype)
     return one
+
+
+def export_adapter(
+    study: StudyStore,
+    out: Path,
+    *,
+    candidate: int | None = None,
+    dtype: str | None = None,
+    rank: int | None = None,
+    beside: Path | None = None,
+) -> tuple[Candidate, AdapterReport]:
+    """A candidate (default as in `export`) as a PEFT folder of at most that ``rank``.
+
+    Raises:
+        ExportError: nothing to export, the candidate is no adapter, or ``out`` cannot be written.
+        ResumeError: the pool's content is not what the study was made with.
+        PoolError, RecipeError: it cannot be built.
+    """
+    found = _found(study, candidate, beside)
+    one, text = found.candidate, _text(study, found, "library_name: peft")
+    builder, dtype = _builder(found), dtype or "float32"
+    return one, write_adapter(builder, one.recipe, found.ancestors, out, card=text, dtype=dtype, rank=rank)
 
 
 def for_mergekit(
@@ -82,6 +103,17 @@ def _found(study: StudyStore, candidate: int | None, beside: Path | None) -> _Fo
     return _Found(one, lineage.ancestry(one.recipe, frozenset(), study.recipes), settings, pool)
 
 
+def _builder(found: _Found) -> Builder:
+    merge = found.settings.merge
+    return Builder(found.pool, merge.mode, merge.cache_mb << 20, cache_folder(), cores())
+
+
+def _text(study: StudyStore, found: _Found, *lines: str) -> str:
+    flat = Builder(found.pool, "table", gram_cache=cache_folder())
+    weights = shares(flat, found.candidate.recipe, found.ancestors)
+    return card(study, found.candidate, weights, len(found.ancestors), *lines)
+
+
 def _chosen(study: StudyStore, candidate: int | None) -> int:
     summary = study.summary()
     for number in (candidate, summary.final, summary.best_number):
@@ -100,13 +132,16 @@ def _same_pool(pool: ModelPool, record: StudyRecord) -> None:
         )
 
 
-def card(study: StudyStore, one: Candidate, found: Shares | None, ancestors: int) -> str:
-    """The model card: what it is, how good it is, where it comes from and how to make it again."""
+def card(study: StudyStore, one: Candidate, found: Shares | None, ancestors: int, *lines: str) -> str:
+    """The model card: what it is, how good it is, where it comes from and how to make it again.
+
+    ``lines`` are more metadata for the hub.
+    """
     record = study.record
     parents = ", ".join(f"#{parent}" for parent in one.parents) or "none: it is a start of the search"
     settings = config.stored(record.settings)
     sections = [
-        front(),
+        front(*lines),
         f"# Candidate {one.number} of study {record.name}",
         f"A merge of {', '.join(record.pool)}, found by evomerge with the strategy {settings.strategy.name} (seed "
         f"{record.seed}). No training took place. `recipe.json` holds the exact recipe with its ancestry.",

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.views.adapted import Adapted
+from evomerge.merge.views.adapter import Adapter
 from evomerge.testing.checkpoints import save_checkpoint
 
 MEMBERS = "    low: models/low    # knows 0 to 4\n    high: models/high  # knows 5 to 9\n"
@@ -50,6 +52,18 @@ def test_a_study_over_adapters(evomerge: Any, study: Path, adapter: Path) -> Non
     told = json.loads(Path("out/recipe.json").read_text())
     assert told["sources"] == ["low", "tuned"]
     assert Checkpoint(Path("out")).entries.keys() == Checkpoint(Path("models/low")).entries.keys()
+    exact = evomerge("export", "digits", "lora_out", "--adapter")
+    assert exact.code == 2
+    assert "give a rank" in exact.err
+    written = evomerge("export", "digits", "lora_out", "--adapter", "--rank", 2)
+    assert written.code == 0
+    assert "A LoRA of rank 2 in 2 tensors" in written.err
+    base, merged = Checkpoint(Path("models/low")), Checkpoint(Path("out"))
+    found = Adapted(Adapter(Path("lora_out"), base))
+    told = json.loads(Path("lora_out/recipe.json").read_text())["adapter"]
+    for name in found.adapter.modules:
+        delta, left = (merged.floats(name) - one.floats(name) for one in (base, found))
+        assert told["errors"].get(name, 0.0) == pytest.approx(np.linalg.norm(left) / np.linalg.norm(delta), abs=1e-3)
     content = bytearray((adapter / "adapter_model.safetensors").read_bytes())
     content[-1] ^= 1
     (adapter / "adapter_model.safetensors").write_bytes(content)

@@ -165,9 +165,20 @@ def test_a_scaled_base_is_no_adapter(pool: ModelPool, tmp_path: Path) -> None:
     one = recipe(pool, "linear", (0.5, 0.2, 0.2, 0.2))
     with pytest.raises(ExportError, match=r"first\[0:80\].*sum to 1.1 instead of 1"):
         write(pool, one, tmp_path / "out")
-    with pytest.raises(Exception, match=r"'first.1.bias' differs from the base's by 0.1 of its size"):
-        write(pool, one, tmp_path / "out", rank=3)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_no_adapter_can_say_counts_as_lost(pool: ModelPool, tmp_path: Path) -> None:
+    one = recipe(pool, "linear", (0.5, 0.2, 0.2, 0.2))
+    report = write(pool, one, tmp_path / "out", rank=10)
+    assert report.errors == {"first.1.bias": 1.0, "second.4.weight": 1.0}
+    base, merged = pool.checkpoints["base"], built(pool, one)
+    squares = {name: float(np.sum((values - base.floats(name)) ** 2)) for name, values in merged.items()}
+    lost = sum(squares[name] for name in report.errors)
+    assert report.error == pytest.approx(np.sqrt(lost / sum(squares.values())), rel=1e-5)
+    found = again(pool, tmp_path / "out")
+    for name in report.ranks:
+        np.testing.assert_allclose(found.floats(name), merged[name], rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_added_is_an_adapter_of_zeros(pool: ModelPool, tmp_path: Path) -> None:

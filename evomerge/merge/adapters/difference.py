@@ -7,20 +7,19 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from evomerge.errors import RecipeError
 from evomerge.merge.adapters.compress import Compressed, nearest
 from evomerge.merge.layout import Slot
 from evomerge.merge.source import CHUNK, Source
 from evomerge.merge.tensorfile import Floats, chunks
 
 _ROUNDING = 1e-6
-"""Share of a tensor that may have changed by rounding: sums of models are in float32."""
+"""Share of a tensor that changes by rounding alone: sums of models are in float32."""
 
 Read = Callable[[Slot, int, int], Floats]
 
 
 class Difference:
-    """``theta - theta_0`` on the tensors called ``modules``, each at ``rank``. All others must be as in the base."""
+    """``theta - theta_0`` on the tensors called ``modules``, each at ``rank``; on all others it is lost."""
 
     def __init__(self, read: Read, base: Source, modules: Collection[str], rank: int) -> None:
         self._read = read
@@ -29,23 +28,14 @@ class Difference:
         self._rank = rank
 
     def compressed(self, slot: Slot) -> Compressed | None:
-        """The difference of one tensor; ``None`` for one that is no module.
-
-        Raises:
-            RecipeError: a tensor has changed that is no module.
-        """
+        """The difference of one tensor; ``None`` for one that is no module and has not changed."""
         if slot.name in self._modules:
             delta = np.empty(slot.size, dtype=np.float32)
             for start, stop in chunks(slot.size, CHUNK):
                 delta[start:stop] = self._delta(slot, start, stop)
             return nearest(delta.reshape(slot.shape[0], -1), self._rank)
-        changed, whole = (math.sqrt(math.fsum(squares)) for squares in zip(*self._squares(slot), strict=True))
-        if changed > _ROUNDING * whole:
-            raise RecipeError(
-                f"{slot.name!r} differs from the base's by {changed / whole if whole else math.inf:.2g} of its size, "
-                "and no adapter of the pool shows how PEFT would adapt it; write the whole model"
-            )
-        return None
+        lost, whole = (math.fsum(squares) for squares in zip(*self._squares(slot), strict=True))
+        return Compressed(None, lost, lost) if math.sqrt(lost) > _ROUNDING * math.sqrt(whole) else None
 
     def _delta(self, slot: Slot, start: int, stop: int) -> Floats:
         values = self._read(slot, start, stop)
