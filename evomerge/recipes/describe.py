@@ -96,7 +96,14 @@ def _series(values: Mapping[str, float]) -> list[tuple[str, str]]:
     joined: dict[str, list[str]] = {}
     for module, series in modules.items():
         joined.setdefault(_text(series), []).append(module)
-    return [(", ".join(names), text) for text, names in joined.items()]
+    return [(_listed(names), text) for text, names in joined.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names, all or the first few."""
+    if len(names) <= 2 * _SHOWN:
+        return ", ".join(names)
+    return f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"
 
 
 def _without_layer(name: str) -> str:

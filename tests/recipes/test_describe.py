@@ -49,6 +49,13 @@ def test_long_series_are_abbreviated() -> None:
     assert describe._series(values) == [("layers.*.w", "0, 1, 2, ..., 17, 18, 19")]
 
 
+def test_many_modules_are_counted() -> None:
+    values = {f"layers.{layer}.experts.{expert}.w": float(layer) for layer in range(2) for expert in range(40)}
+    ((where, _),) = describe._series(values)
+    assert where.startswith("layers.*.experts.0.w, layers.*.experts.1.w, ")
+    assert where.endswith("layers.*.experts.5.w and 34 more")
+
+
 def test_values_that_change_within_tensors_are_a_span(models: Path) -> None:
     read = file.read(models / "recipe.yml", POOL + "merge: {operator: linear}")
     pool = ModelPool.open(read.pool, read.root)
