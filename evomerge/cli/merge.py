@@ -51,6 +51,9 @@ def merge(
     shard_size: Annotated[
         str, typer.Option("--shard-size", metavar="SIZE", help="Largest file of weights, such as 500MB or 5GB.")
     ] = "5GB",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, metavar="N", help="Default: as there are processors.")
+    ] = None,
     pool: Annotated[
         Path | None,
         typer.Option("--pool", metavar="FILE", help="Study or recipe file that says where a recipe.json's models are."),
@@ -76,9 +79,11 @@ def merge(
     if mergekit and not dry_run:
         _save(jobs, outs)
     elif adapter:
-        _adapt(jobs, outs, rank, dry_run)
+        _adapt(jobs, outs, rank, threads, dry_run)
     elif not dry_run:
-        _build(jobs, outs, shard_bytes)
+        _build(jobs, outs, shard_bytes, threads)
+    else:
+        _check(jobs)
     if json:
         documents = [_document(one, folder, adapter) for one, folder in zip(jobs, outs, strict=True)]
         emit(documents[0] if len(documents) == 1 else {"merges": documents})
@@ -89,15 +94,12 @@ def merge(
 
 def _save(jobs: list[Job], outs: list[Path]) -> None:
     """Write YAMLs for mergekit; all of them or none."""
-    from evomerge.merge.poolcache import cache_folder
     from evomerge.recipes.mergekit.writing import exported
 
     texts = []
     for one in jobs:
         resolved = one.resolved
-        found = exported(
-            one.builder(cache_folder()), resolved.recipe, resolved.ancestors, one.settings, dtype=one.dtype
-        )
+        found = exported(one.builder(), resolved.recipe, resolved.ancestors, one.settings, dtype=one.dtype)
         for text in found.notes:
             note(f"{one.source.path}: {text}")
         texts.append(found.text)
@@ -106,15 +108,14 @@ def _save(jobs: list[Job], outs: list[Path]) -> None:
         save(path, text)
 
 
-def _adapt(jobs: list[Job], outs: list[Path], rank: int | None, dry_run: bool) -> None:
+def _adapt(jobs: list[Job], outs: list[Path], rank: int | None, threads: int | None, dry_run: bool) -> None:
     """Write adapters, or only see whether they can be."""
     from evomerge.merge.adapter_export import AdapterJob, check_adapter, export_adapters
-    from evomerge.merge.poolcache import cache_folder
     from evomerge.recipes.card import card
 
     with _leaving_nothing():
         for one, folder in zip(jobs, outs, strict=True):
-            builder = one.builder(cache_folder())
+            builder = one.builder(threads)
             text = card(one, builder, folder.name, library="peft")
             merge = one.resolved
             task = AdapterJob(merge.recipe, merge.ancestors, folder, text, one.dtype or "float32", rank)
@@ -123,27 +124,31 @@ def _adapt(jobs: list[Job], outs: list[Path], rank: int | None, dry_run: bool) -
                 note(f"{folder}: {export_adapters(builder, [task])[0].text}")
 
 
-def _build(jobs: list[Job], outs: list[Path], shard_bytes: int) -> None:
-    from evomerge.merge.export import export
-    from evomerge.merge.poolcache import cache_folder
-    from evomerge.recipes.card import card
+def _check(jobs: list[Job]) -> None:
+    """Find out what no look at the files alone tells: impossible combinations of values."""
+    for one in jobs:
+        one.builder().resolve(one.resolved.recipe, one.resolved.ancestors)
 
+
+def _build(jobs: list[Job], outs: list[Path], shard_bytes: int, threads: int | None) -> None:
+    """Write models, those of the same pool in one pass over it."""
+    from evomerge.merge.export import Order, export_many
+    from evomerge.recipes.card import card
+    from evomerge.recipes.job import together
+
+    folders = dict(zip(map(id, jobs), outs, strict=True))
+    lots = together(jobs)
     started = time.monotonic()
     with _leaving_nothing(), copied(sum(one.writes for one in jobs)) as progress:
-        for one, folder in zip(jobs, outs, strict=True):
-            builder = one.builder(cache_folder())
-            export(
-                builder,
-                one.resolved.recipe,
-                one.resolved.ancestors,
-                folder,
-                card=card(one, builder, folder.name),
-                dtype=one.dtype,
-                shard_bytes=shard_bytes,
-                progress=progress,
-            )
+        for lot in lots:
+            builder = lot[0].builder(threads)
+            orders = []
+            for one in lot:
+                folder, merge = folders[id(one)], one.resolved
+                orders.append(Order(merge.recipe, merge.ancestors, folder, card(one, builder, folder.name)))
+            export_many(builder, orders, dtype=lot[0].dtype, shard_bytes=shard_bytes, progress=progress)
     seconds = time.monotonic() - started
-    moved = sum(one.reads + one.writes for one in jobs)
+    moved = sum(lot[0].reads for lot in lots) + sum(one.writes for one in jobs)
     note(f"{size(moved)} read and written in {duration(seconds)} ({size(moved / seconds)}/s)")
 
 

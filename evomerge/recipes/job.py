@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evomerge.errors import ConfigError, ExportError
-from evomerge.merge.build import Builder
+from evomerge.merge.build import Builder, Mode
 from evomerge.merge.export import DTYPES, planned
 from evomerge.merge.parallel import cores
 from evomerge.merge.pool import BASE, ModelPool
+from evomerge.merge.poolcache import cache_folder
 from evomerge.recipes import file, stored
 from evomerge.recipes.file import HUB, RecipeFile
 from evomerge.recipes.mergekit.reading import imported, is_mergekit
@@ -60,10 +61,23 @@ class Job:
         """Bytes of tensors in the result."""
         return sum(plan.nbytes for plan in planned(self.pool, self.dtype))
 
-    def builder(self, gram_cache: Path | None) -> Builder:
-        """What builds it: coefficients as far as they go, since a single merge gains nothing from whole vectors."""
+    @property
+    def mode(self) -> Mode:
+        """How it is built: coefficients as far as they go, since a single merge gains nothing from whole vectors."""
         noisy = any(one.noise is not None for one in (self.resolved.recipe, *self.resolved.ancestors))
-        return Builder(self.pool, "auto" if noisy else "table", gram_cache=gram_cache, threads=cores())
+        return "auto" if noisy else "table"
+
+    def builder(self, threads: int | None = None) -> Builder:
+        """What builds it, by so many threads (default: as there are processors)."""
+        return Builder(self.pool, self.mode, gram_cache=cache_folder(), threads=threads or cores())
+
+
+def together(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs that can be built in one pass over the same models, lot by lot."""
+    lots: dict[tuple[int, str | None, Mode], list[Job]] = {}
+    for job in jobs:
+        lots.setdefault((id(job.pool), job.dtype, job.mode), []).append(job)
+    return list(lots.values())
 
 
 def load(paths: Sequence[Path], pool: Path | None = None, dtype: str | None = None) -> list[Job]:

@@ -23,6 +23,11 @@ POOL = "pool: {base: base, members: {math: math, code: code}}\n"
 At = Callable[..., dict[str, tuple[float, ...]]]
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A folder with the checkpoints base, math and code."""

@@ -109,7 +109,7 @@ def built(case: Case, folder: Path) -> Path:
     file.write_text(case.yaml_text)
     (job,) = load([file])
     out = folder / "out"
-    export(job.builder(None), job.resolved.recipe, job.resolved.ancestors, out, card="", dtype=job.dtype)
+    export(job.builder(1), job.resolved.recipe, job.resolved.ancestors, out, card="", dtype=job.dtype)
     return out
 
 
@@ -190,7 +190,7 @@ def test_random_methods_agree_on_average(name: str, tmp_path: Path) -> None:
     file = tmp_path / "case.yml"
     file.write_text(case.yaml_text)
     (job,) = load([file])
-    builder, recipe = job.builder(None), job.resolved.recipe
+    builder, recipe = job.builder(1), job.resolved.recipe
     slots = {slot.name: slot for slot in job.pool.layout.slots}
     seeded = [replace(recipe, options=(*recipe.options[:-1], ("seed", seed))) for seed in range(draws)]
     assert seeded[0].options == recipe.options

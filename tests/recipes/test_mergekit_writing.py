@@ -44,11 +44,11 @@ REFUSED = {
 
 def said(job: Job) -> Exported:
     resolved = job.resolved
-    return exported(job.builder(None), resolved.recipe, resolved.ancestors, job.settings, dtype=job.dtype)
+    return exported(job.builder(1), resolved.recipe, resolved.ancestors, job.settings, dtype=job.dtype)
 
 
 def tensors(job: Job) -> dict[str, NDArray[np.float32]]:
-    builder = job.builder(None)
+    builder = job.builder(1)
     vector = builder.resolve(job.resolved.recipe, job.resolved.ancestors)
     return {slot.name: builder.read(vector, slot, 0, slot.size) for slot in job.pool.layout.slots}
 
@@ -59,7 +59,7 @@ def test_out_and_in_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "case.yml").write_text(CASES[name].yaml_text)
     try:
         (job,) = load([tmp_path / "case.yml"])
-        job.builder(None).resolve(job.resolved.recipe, job.resolved.ancestors)
+        job.builder(1).resolve(job.resolved.recipe, job.resolved.ancestors)
     except Exception:
         return
     if name in REFUSED:
