@@ -12,8 +12,8 @@ from evomerge.executor.port import Missing, Task
 from evomerge.fitness import Fitness, Splits
 from evomerge.merge.bind import Target, bind
 from evomerge.merge.build import Builder, UnknownAncestors
+from evomerge.merge.folders import cache_folder
 from evomerge.merge.pool import ModelPool
-from evomerge.merge.poolcache import cache_folder
 from evomerge.settings import Choice, MergeSettings, PoolSettings
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from evomerge.errors import PoolError
+from evomerge.merge import fingerprints
+from evomerge.merge.folders import cache_folder
 from evomerge.merge.source import Source, read_json
 from evomerge.merge.tensorfile import Array, TensorFile, looks_pickled, pickle_refusal
 
@@ -53,6 +57,22 @@ class Checkpoint(Source):
             total.update(repr((stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)).encode())
             total.update(file.header)
         return total.hexdigest()
+
+    @cached_property
+    def _seen(self) -> tuple[str, dict[str, str]]:
+        """The identity before anything was hashed, and what was kept under it."""
+        identity = self.identity()
+        return identity, fingerprints.load(cache_folder() / "fingerprints", identity)
+
+    def _fingerprint(self, name: str) -> str:
+        return self._seen[1].get(name) or super()._fingerprint(name)
+
+    def _keep(self, hashes: Mapping[str, str]) -> None:
+        identity, kept = self._seen
+        if kept != hashes:
+            stats = [file.path.stat() for file in self.files]
+            changed = max(max(stat.st_mtime, stat.st_ctime) for stat in stats)
+            fingerprints.save(cache_folder() / "fingerprints", identity, hashes, changed)
 
 
 def _open_file(path: Path) -> TensorFile:

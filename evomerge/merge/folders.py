@@ -1,4 +1,4 @@
-"""Folders that are whole or not there."""
+"""Folders that are whole or not there, and the one that outlives a run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evomerge.errors import ExportError
+
+
+def cache_folder() -> Path:
+    """What is kept between runs: ``$XDG_CACHE_HOME/evomerge`` or ``~/.cache/evomerge``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evomerge"
 
 
 @contextmanager

@@ -16,11 +16,12 @@ import numpy as np
 from evomerge.errors import PoolError, RecipeError
 from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.companions import folder_of
+from evomerge.merge.folders import cache_folder
 from evomerge.merge.importance import importance
 from evomerge.merge.layout import Layout, Slot, lay_out, natural
 from evomerge.merge.opener import BASE, local, open_sources
 from evomerge.merge.parallel import cores, run
-from evomerge.merge.poolcache import PoolCache, cache_folder
+from evomerge.merge.poolcache import PoolCache
 from evomerge.merge.report import Differences, PoolReport, compare, describe
 from evomerge.merge.source import CHUNK, Source
 from evomerge.merge.tensorfile import Floats, chunks

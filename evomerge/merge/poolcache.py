@@ -27,11 +27,6 @@ SPARE = 2_000_000_000
 """Bytes of disk that are left free for what matters more than a cache."""
 
 
-def cache_folder() -> Path:
-    """What is kept between runs: ``$XDG_CACHE_HOME/evomerge`` or ``~/.cache/evomerge``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evomerge"
-
-
 class PoolCache:
     """Named arrays by key in a ``folder``; without a folder nothing is kept. Processes may share it."""
 

@@ -103,8 +103,12 @@ class Source(ABC):
 
     @cached_property
     def _digest(self) -> str:
-        parts = [[name, self.fingerprint(name)] for name in sorted(self.entries)]
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+        hashes = {name: self.fingerprint(name) for name in sorted(self.entries)}
+        self._keep(hashes)
+        return hashlib.blake2b(json.dumps(hashes).encode(), digest_size=16).hexdigest()
+
+    def _keep(self, hashes: Mapping[str, str]) -> None:  # noqa: B027 - most sources are computed anew each time
+        """Keep fingerprints for later runs."""
 
     @property
     def leaves(self) -> tuple[Source, ...]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from evomerge.errors import ConfigError, ExportError
 from evomerge.merge.build import Builder, Mode
 from evomerge.merge.export import DTYPES, planned
+from evomerge.merge.folders import cache_folder
 from evomerge.merge.parallel import cores
 from evomerge.merge.pool import BASE, ModelPool
-from evomerge.merge.poolcache import cache_folder
 from evomerge.recipes import file, stored
 from evomerge.recipes.file import HUB, RecipeFile
 from evomerge.recipes.mergekit.reading import imported, is_mergekit

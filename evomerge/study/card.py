@@ -12,9 +12,9 @@ from evomerge.merge.adapter_export import AdapterReport
 from evomerge.merge.adapter_export import export_adapter as write_adapter
 from evomerge.merge.build import Builder
 from evomerge.merge.export import export as write
+from evomerge.merge.folders import cache_folder
 from evomerge.merge.parallel import cores
 from evomerge.merge.pool import ModelPool
-from evomerge.merge.poolcache import cache_folder
 from evomerge.recipes.card import Shares, coefficients, front, listed, shares
 from evomerge.recipes.mergekit.writing import Exported, exported
 from evomerge.settings import StudySettings
