@@ -120,7 +120,7 @@ def _merges(root: Node, problems: Problems) -> dict[str, Node]:
 def _dtype(node: Node | None, problems: Problems) -> str | None:
     if node is None or node.content is None:
         return None
-    if node.content not in DTYPES:
+    if node.content not in tuple(DTYPES):
         problems.add(node.line, f"dtype is {node.shown}; give one of {', '.join(DTYPES)}")
     return str(node.content)
 

@@ -104,10 +104,13 @@ def _tokenizer(root: Node, problems: Problems) -> Tokenizer | None:
         problems.add(legacy.line, "tokenizer_source and tokenizer are two ways to say one thing; keep one of them")
     if node is None:
         return None if legacy is None or legacy.content is None else Tokenizer(_vocabulary(legacy, problems))
-    for key in node.content.keys() - set(_TOKENIZER) if isinstance(node.content, dict) else ():
+    if not isinstance(node.content, dict):
+        problems.add(node.line, f"tokenizer is {node.shown}; give keys and values below it: {', '.join(_TOKENIZER)}")
+        return None
+    for key in node.content.keys() - set(_TOKENIZER):
         unknown(problems, node.lines[key], key, _TOKENIZER, "tokenizer")
     tokens, multiple, source = (node.child(key) for key in ("tokens", "pad_to_multiple_of", "source"))
-    if tokens is not None and tokens.content:
+    if tokens is not None and isinstance(tokens.content, dict) and tokens.content:
         problems.add(
             tokens.line,
             f"tokenizer.tokens ({', '.join(tokens.content)}) cannot be imported: a pool's rows follow one rule for all "
