@@ -23,47 +23,48 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE...", help="Recipe files, mergekit YAMLs, or recipe.json of earlier exports.", show_default=False
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="The folder (or YAML) to write; of several recipes, the folder in which each gets one of its name.",
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="float64, float32, float16 or bfloat16. Default: the file's, else as in the pool."),
+]
+ShardSize = Annotated[
+    str, typer.Option("--shard-size", metavar="SIZE", help="Largest file of weights, such as 500MB or 5GB.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Default: as there are processors.")]
+Pool = Annotated[
+    Path | None,
+    typer.Option("--pool", metavar="FILE", help="Study or recipe file that says where a recipe.json's models are."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")]
+
+
 def merge(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE...",
-            help="Recipe files, mergekit YAMLs, or recipe.json of earlier exports.",
-            show_default=False,
-        ),
-    ],
+    files: Files,
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="The folder (or YAML) to write; of several recipes, the folder in which each gets one of its name.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype", help="float64, float32, float16 or bfloat16. Default: the file's, else as in the pool."
-        ),
-    ] = None,
-    shard_size: Annotated[
-        str, typer.Option("--shard-size", metavar="SIZE", help="Largest file of weights, such as 500MB or 5GB.")
-    ] = "5GB",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, metavar="N", help="Default: as there are processors.")
-    ] = None,
-    pool: Annotated[
-        Path | None,
-        typer.Option("--pool", metavar="FILE", help="Study or recipe file that says where a recipe.json's models are."),
-    ] = None,
+    out: Out = None,
+    dtype: Dtype = None,
+    shard_size: ShardSize = "5GB",
+    threads: Threads = None,
+    pool: Pool = None,
     mergekit: Mergekit = False,
     adapter: Adapter = False,
     rank: Rank = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Merge models as a recipe file says, without a search: weights, config, tokenizer and model card into a folder."""

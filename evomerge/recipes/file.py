@@ -29,6 +29,7 @@ class RecipeFile:
 
     Attributes:
         path: where it is, or would be: paths of models are relative to its folder.
+        name: what errors call it.
         text: all of it.
         pool: the models.
         merge: what is built in the end.
@@ -38,6 +39,7 @@ class RecipeFile:
     """
 
     path: Path
+    name: str
     text: str
     pool: PoolSettings
     merge: Spec
@@ -69,15 +71,18 @@ def text_of(path: Path) -> str:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read(path: Path, text: str | None = None) -> RecipeFile:
-    """Read and validate a recipe file, or ``text`` as if it stood there. Opens no model.
+def read(path: Path, text: str | None = None, name: str | None = None) -> RecipeFile:
+    """Read and validate a recipe file, or ``text`` as if it stood there; ``name`` is its name in errors.
+
+    Opens no model.
 
     Raises:
         ConfigError: it cannot be read, or holds errors; all of them are listed.
     """
     text = text_of(path) if text is None else text
     plugins.allow(path.absolute().parent)
-    problems = Problems(str(path))
+    name = name or str(path)
+    problems = Problems(name)
     root = parse(text, problems)
     if not isinstance(root.content, dict):
         problems.add(root.line, f"the file is {root.shown}; a recipe file has the keys {', '.join(_KEYS)}")
@@ -91,7 +96,7 @@ def read(path: Path, text: str | None = None) -> RecipeFile:
     problems.raise_any()
     ordered = {name: found[name] for name in _ordered(found, problems)}
     problems.raise_any()
-    return RecipeFile(path, text, pool, ordered.pop("merge"), ordered, dtype)
+    return RecipeFile(path, name, text, pool, ordered.pop("merge"), ordered, dtype)
 
 
 def _pool(root: Node, problems: Problems) -> PoolSettings:

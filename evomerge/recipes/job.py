@@ -114,7 +114,7 @@ def _read(path: Path) -> RecipeFile | StoredRecipe:
     if not is_mergekit(text):
         return file.read(path, text)
     found = imported(text, path, path.absolute().parent)
-    return replace(file.read(path, found.text), notes=found.notes)
+    return replace(file.read(path, found.text, f"{path} (as import-mergekit writes it)"), notes=found.notes)
 
 
 def _pool_of(source: RecipeFile | StoredRecipe, pool: Path | None) -> tuple[PoolSettings, Path]:

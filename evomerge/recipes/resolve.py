@@ -44,7 +44,7 @@ def resolve(file: RecipeFile, pool: ModelPool) -> Resolved:
     Raises:
         ConfigError: something in the file does not fit the pool; all of it is listed, with lines.
     """
-    problems = Problems(str(file.path))
+    problems = Problems(file.name)
     built: dict[str, Recipe] = {}
     warnings: list[str] = []
     for name, spec in (*file.recipes.items(), ("merge", file.merge)):
