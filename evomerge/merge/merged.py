@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evomerge.candidate import MEMBER
 from evomerge.errors import RecipeError
 from evomerge.merge.layout import Slot
-from evomerge.merge.noise import uniform_bits
+from evomerge.merge.noise import bit_stream, uniform_bits
 from evomerge.merge.once import Once
 from evomerge.merge.operators.port import Arrays, Grain, TensorOperator, Values
 from evomerge.merge.pool import ModelPool
@@ -25,6 +25,8 @@ from evomerge.merge.tensorfile import Array, Floats, chunks
 
 T = TypeVar("T")
 
+_FUSED = 8
+"""Chunks in a piece for a kernel, to which calling it and finding the sources' memory would cost more than its work."""
 _TENSORS = 16
 """What has been prepared is kept for so many tensors per thread: a pass works on few at a time."""
 _MATRICES = 4
@@ -68,16 +70,21 @@ class Merged(Stream):
     def cuts(self, slot: Slot) -> Iterator[Bounds]:
         """As the operator's grain asks."""
         tensor = self._model.tensor(slot)
-        return cuts(slot, self._merge.grain(tensor))
+        return cuts(slot, self._merge.grain(tensor), _FUSED if self._merge.fused else 1)
 
     def read(self, slot: Slot, start: int, stop: int) -> Floats:
         """Segment by segment."""
         tensor = self._model.tensor(slot)
+        parts = [
+            (max(first, start), min(last, stop), values)
+            for first, last, values in self._parts(slot)
+            if first < stop and last > start
+        ]
+        if len(parts) == 1 and self._merge.grain(tensor) != "matrix":  # a merged matrix is kept, and must not be lent
+            return self._stretch(tensor, parts[0][2], start, stop)
         out = np.empty(stop - start, dtype=np.float32)
-        for first, last, values in self._parts(slot):
-            low, high = max(first, start), min(last, stop)
-            if low < high:
-                out[low - start : high - start] = self._stretch(tensor, values, low, high)
+        for low, high, values in parts:
+            out[low - start : high - start] = self._stretch(tensor, values, low, high)
         return out
 
     def prepare(self, slot: Slot) -> None:
@@ -162,9 +169,17 @@ class MergedTensor:
         """Elements of one source."""
         return self.of.streams[source].read(self.slot, start, stop)
 
+    def stored(self, source: int, start: int, stop: int) -> tuple[Array, str]:
+        """Elements of one source before they are converted."""
+        return self.of.streams[source].stored(self.slot, start, stop)
+
     def bits(self, seed: int, source: int, start: int, stop: int) -> NDArray[np.uint16]:
         """Sixteen random bits per element."""
-        return uniform_bits(seed, f"{self.of.names[source]}:{self.name}", start, stop)
+        return uniform_bits(self.bit_stream(seed, source), start, stop)
+
+    def bit_stream(self, seed: int, source: int) -> NDArray[np.uint32]:
+        """Told apart by seed, source and tensor."""
+        return bit_stream(seed, f"{self.of.names[source]}:{self.name}")
 
     def remember(
         self,
@@ -245,12 +260,12 @@ class MergedPiece:
         return np.stack(rows).reshape(self.tensor.sources, *self._shape)
 
 
-def cuts(slot: Slot, grain: Grain) -> Iterator[Bounds]:
-    """How a tensor of that grain is cut."""
+def cuts(slot: Slot, grain: Grain, times: int = 1) -> Iterator[Bounds]:
+    """How a tensor of that grain is cut: in chunks, or so many times larger where any cut will do."""
     if grain == "matrix":
         return iter([(0, slot.size)])
     if grain == "element":
-        return chunks(slot.size, CHUNK)
+        return chunks(slot.size, times * CHUNK)
     columns = _columns(slot)
     return chunks(slot.size, columns * max(1, CHUNK // columns))
 

@@ -45,18 +45,18 @@ def _quantiles() -> Floats:
     return table
 
 
-def uniform_bits(seed: int, name: str, start: int, stop: int) -> NDArray[np.uint16]:
-    """Elements ``start:stop`` of the stream of 16-bit numbers that has this seed and name: Philox4x32-10."""
+def uniform_bits(stream: NDArray[np.uint32], start: int, stop: int) -> NDArray[np.uint16]:
+    """Elements ``start:stop`` of a stream of 16-bit numbers, from Philox4x32-10."""
     from evomerge.merge.kernels.philox import LANES, fill
 
     block = 8 * LANES  # a counter gives 128 bits
     first = start // block
     words = np.empty((-(-stop // block) - first, 4, LANES), dtype="<u4")
-    fill(words, first, _stream_words(seed, name))
+    fill(words, first, stream)
     return words.reshape(-1).view("<u2")[start - first * block :][: stop - start]
 
 
 @lru_cache(maxsize=4096)
-def _stream_words(seed: int, name: str) -> NDArray[np.uint32]:
-    """What tells streams apart: four words."""
+def bit_stream(seed: int, name: str) -> NDArray[np.uint32]:
+    """Four words that tell streams apart, (4,)."""
     return np.frombuffer(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest(), dtype="<u4")

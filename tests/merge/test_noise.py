@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from evomerge.candidate import Noise
 from evomerge.merge.kernels.philox import LANES, fill
-from evomerge.merge.noise import normal, uniform_bits
+from evomerge.merge.noise import bit_stream, normal, uniform_bits
 
 NOISE = Noise(0.01, 3, 11)
 WHOLE = normal(NOISE, "all", 0, 3000)
@@ -33,7 +33,7 @@ def test_it_is_normal() -> None:
     assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.01
 
 
-BITS = uniform_bits(1, "m:w", 0, 20_000)
+BITS = uniform_bits(bit_stream(1, "m:w"), 0, 20_000)
 
 
 def philox(counter: tuple[int, ...], key: tuple[int, ...]) -> tuple[int, ...]:
@@ -82,16 +82,16 @@ def test_blocks_are_consecutive_counters(first: int, stream: list[int]) -> None:
 @given(st.integers(0, 19_999), st.integers(1, 9000))
 def test_any_stretch_of_bits_is_a_stretch_of_the_whole(start: int, length: int) -> None:
     stop = min(start + length, 20_000)
-    assert np.array_equal(uniform_bits(1, "m:w", start, stop), BITS[start:stop])
+    assert np.array_equal(uniform_bits(bit_stream(1, "m:w"), start, stop), BITS[start:stop])
 
 
 def test_seed_and_name_each_give_other_bits() -> None:
     for seed, name in ((2, "m:w"), (1, "n:w"), (1, "m:v")):
-        assert abs(np.corrcoef(uniform_bits(seed, name, 0, 20_000), BITS)[0, 1]) < 0.03
+        assert abs(np.corrcoef(uniform_bits(bit_stream(seed, name), 0, 20_000), BITS)[0, 1]) < 0.03
 
 
 def test_bits_are_uniform_and_independent() -> None:
-    drawn = uniform_bits(0, "m:w", 0, 1 << 20)
+    drawn = uniform_bits(bit_stream(0, "m:w"), 0, 1 << 20)
     assert drawn.dtype == np.uint16
     for counts in (np.bincount(drawn >> 8), np.bincount(drawn & 255)):
         expected = drawn.size / 256

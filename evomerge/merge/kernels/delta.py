@@ -6,203 +6,225 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numpy import float32, uint64
+from numba import njit
+from numpy import float32, uint16, uint64
 from numpy.typing import NDArray
 
+from evomerge.merge.kernels.choices import (
+    divided,
+    drawn,
+    magnitudes,
+    spread,
+    subtracted,
+    where_above,
+    within,
+)
 from evomerge.merge.kernels.lanes import (
-    CODES,
     WIDTH,
     Address,
-    VectorType,
+    Vector,
     added,
-    floats,
-    instruction,
     load,
+    load_doubles,
     scaled,
+    store_doubles,
     store_floats,
+    widened,
 )
+from evomerge.merge.kernels.memory import Addresses, Codes, Stored, address
+from evomerge.merge.kernels.philox import LANES, fill
 from evomerge.merge.tensorfile import Array
 
-Addresses = NDArray[np.uint64]
 Floats = NDArray[np.float32]
-Numbers = NDArray[Any]
+Sums = NDArray[np.float64]
+Numbers = NDArray[np.int64]
+Words = NDArray[np.uint32]
 
 ELECTIONS = {None: 0, "sum": 1, "count": 2}
 RESULTS = {"sum": 0, "mean": 1, "max": 2, "sign": 3}
 _NONE, _BY_SUM, _BY_COUNT = ELECTIONS.values()
 _SUM, _MEAN, _MAX, _SIGN = RESULTS.values()
 
+_ALL = 1 << 16
+"""The limit under which all random bits are: none are drawn."""
+_BLOCK = 8 * LANES
+"""Elements that a block of random words is for, and that are worked on at a time."""
 _ZERO, _ONE = float32(0.0), float32(1.0)
 _LEAST = float32(2.0**-149)
 """The smallest number above 0."""
-_words = VectorType(ir.IntType(32)).ir
-_halves = VectorType(ir.IntType(16)).ir
 
 
-def _spread(do: Any, scalar: Any, kind: Any) -> Any:
-    """A number in every lane."""
-    one = do.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    return do.shuffle_vector(one, one, ir.Constant(_words, [0] * WIDTH))
+Sieves = tuple[Floats, Numbers, Words]
+"""Of N experts: (N, 4) least and largest magnitude, coefficient and share; (N,) limits; (N, 4) streams of bits."""
 
 
-def _none() -> Any:
-    return ir.Constant(floats.ir, [0.0] * WIDTH)
+def blend(
+    sources: Sequence[tuple[Array, str]], start: int, sieves: Sieves, rules: tuple[int, int, bool], scale: float
+) -> Floats:
+    """`evomerge.merge.operators.delta.blended` of flat arrays as `STORED` holds them, with their dtypes; float32 (m,).
+
+    ``start`` is their first element's index in the tensor, ``rules`` are election, result and whether up wins.
+    """
+    numbers, limits, streams = sieves
+    count = sources[0][0].size
+    out = np.empty(count + -count % WIDTH, dtype=np.float32)
+    words = np.empty((len(limits), 2, 4, LANES), dtype=np.uint32)
+    rule = np.array(rules)
+    for first, stored in Stored.of(sources).in_vectors():
+        _blend(
+            stored.addresses,
+            stored.codes,
+            stored.sizes,
+            numbers,
+            limits,
+            streams,
+            rule,
+            np.float32(scale),
+            start + first,
+            stored.arrays[0].size,
+            address(out[first:]),
+            words,
+            address(words),
+        )
+    return out[:count]
 
 
-def _size(do: Any, vector: Any) -> Any:
-    """Magnitudes: the sign bit cleared."""
-    bits = do.and_(do.bitcast(vector, _words), ir.Constant(_words, [0x7FFFFFFF] * WIDTH))
-    return do.bitcast(bits, floats.ir)
-
-
-@instruction
-def spread(context: Any, number: Any) -> Any:
-    """A float32 in every lane."""
-    return floats(types.float32), lambda _, do, __, given: _spread(do, given[0], floats.ir)
-
-
-@instruction
-def subtracted(context: Any, one: Any, two: Any) -> Any:
-    """Differences, lane by lane."""
-    return floats(floats, floats), lambda _, do, __, given: do.fsub(*given)
-
-
-@instruction
-def divided(context: Any, one: Any, two: Any) -> Any:
-    """Quotients, lane by lane."""
-    return floats(floats, floats), lambda _, do, __, given: do.fdiv(*given)
-
-
-@instruction
-def within(context: Any, low: Any, high: Any, tau: Any, value: Any) -> Any:
-    """``value`` where ``low <= |tau| <= high``, and else 0."""
-
-    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
-        low, high, tau, value = given
-        size = _size(do, tau)
-        above = do.fcmp_ordered(">=", size, _spread(do, low, floats.ir))
-        below = do.fcmp_ordered("<=", size, _spread(do, high, floats.ir))
-        return do.select(do.and_(above, below), value, _none())
-
-    return floats(types.float32, types.float32, floats, floats), generate
-
-
-@instruction
-def drawn(context: Any, address: Any, limit: Any, value: Any) -> Any:
-    """``value`` where the uint16 numbers from an address on are below ``limit``, and else 0."""
-
-    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
-        address, limit, value = given
-        bits = do.load(do.inttoptr(address, _halves.as_pointer()), align=2)
-        kept = do.icmp_unsigned("<", bits, _spread(do, limit, _halves))
-        return do.select(kept, value, _none())
-
-    return floats(types.uint64, types.uint16, floats), generate
-
-
-@instruction
-def where_above(context: Any, value: Any, limit: Any, one: Any, two: Any) -> Any:
-    """``one`` where ``value > limit``, ``two`` elsewhere; all vectors."""
-
-    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
-        return do.select(do.fcmp_ordered(">", given[0], given[1]), given[2], given[3])
-
-    return floats(floats, floats, floats, floats), generate
+def l1_sums(sources: Sequence[tuple[Array, str]], start: int, sieves: Sieves) -> Sums:
+    """Sums of magnitudes, of each delta and of what survives of it: (N, 2)."""
+    numbers, limits, streams = sieves
+    words = np.empty((1, 2, 4, LANES), dtype=np.uint32)
+    lanes = np.zeros((len(limits), 2, WIDTH))
+    for first, stored in Stored.of(sources).in_vectors():
+        _l1(
+            stored.addresses,
+            stored.codes,
+            stored.sizes,
+            numbers,
+            limits,
+            streams,
+            start + first,
+            stored.arrays[0].size,
+            lanes,
+            address(lanes),
+            words,
+            address(words),
+        )
+    sums: Sums = np.add.reduce(lanes, axis=-1)
+    return sums
 
 
 @njit(nogil=True, cache=True)
 def _blend(
     sources: Addresses,
-    codes: Numbers,
+    codes: Codes,
     sizes: Addresses,
-    bits: Addresses,
-    sieves: Floats,
-    limit: Numbers,
+    numbers: Floats,
+    limits: Numbers,
+    streams: Words,
     rules: Numbers,
     scale: Any,
-    out: Address,
+    start: int,
     count: int,
+    out: Address,
+    words: NDArray[np.uint32],
+    bits: Address,
 ) -> None:
+    """``bits`` is the address of ``words``, (N, 2, 4, LANES)."""
     elect, result, up_wins = rules
-    none, single, opposite = spread(_ZERO), spread(_ONE), spread(-_ONE)
-    floor = spread(-_LEAST if up_wins else _ZERO)
-    for start in range(0, count, WIDTH):
-        at = uint64(start)
-        base = load(codes[0], sources[0] + at * sizes[0])
-        up, down, first, second, votes = none, none, none, none, none
-        for j in range(limit.size):
-            low, high, coefficient, share = sieves[j]
-            tau = subtracted(load(codes[j + 1], sources[j + 1] + at * sizes[j + 1]), base)
-            say = within(low, high, tau, scaled(tau, coefficient))
-            if bits[j] != 0:
-                say = drawn(bits[j] + at * uint64(2), limit[j], say)
-            up = added(up, where_above(say, none, say, none))
-            down = added(down, where_above(none, say, say, none))
-            if elect == _BY_COUNT:
-                votes = added(votes, where_above(say, none, single, none))
-                votes = subtracted(votes, where_above(none, say, single, none))
-            if result == _MEAN:
-                weight = spread(share)
-                first = added(first, where_above(say, none, weight, none))
-                second = added(second, where_above(none, say, weight, none))
-            elif result == _MAX:
-                first = where_above(say, first, say, first)
-                second = where_above(second, say, say, second)
-        delta = added(up, down)
-        if elect == _BY_SUM:
-            votes = delta
-        if elect != _NONE:
-            delta = where_above(votes, floor, up, down)
-            if result == _MEAN:
-                weight = where_above(votes, floor, first, second)
-                delta = divided(delta, where_above(weight, none, weight, single))
-            elif result == _MAX:
-                delta = where_above(votes, floor, first, second)
-            elif result == _SIGN:
-                delta = where_above(votes, none, single, where_above(none, votes, opposite, none))
-        if result != _SIGN:
-            delta = added(base, scaled(delta, scale))
-        store_floats(delta, out + at * uint64(4))
+    none, one = spread(_ZERO), spread(_ONE)
+    for first in range(0, count, _BLOCK):
+        stop = min(first + _BLOCK, count)
+        for j in range(limits.size):
+            if limits[j] < _ALL:
+                _draw(start + first, start + stop, streams[j], words[j])
+        skipped = (start + first) % _BLOCK - first
+        for at in range(first, stop, WIDTH):
+            base = load(codes[0], sources[0] + uint64(at) * sizes[0])
+            up, down, for_up, for_down, votes = none, none, none, none, none
+            for j in range(limits.size):
+                low, high, coefficient, share = numbers[j]
+                tau = subtracted(load(codes[j + 1], sources[j + 1] + uint64(at) * sizes[j + 1]), base)
+                say = within(low, high, magnitudes(tau), scaled(tau, coefficient))
+                if limits[j] < _ALL:
+                    place = uint64(bits) + uint64(2 * (2 * _BLOCK * j + skipped + at))
+                    say = drawn(place, uint16(limits[j]), say)
+                up = added(up, where_above(say, none, say, none))
+                down = added(down, where_above(none, say, say, none))
+                if elect == _BY_COUNT:
+                    votes = added(votes, where_above(say, none, one, none))
+                    votes = subtracted(votes, where_above(none, say, one, none))
+                if result == _MEAN:
+                    for_up = added(for_up, where_above(say, none, spread(share), none))
+                    for_down = added(for_down, where_above(none, say, spread(share), none))
+                elif result == _MAX:
+                    for_up = where_above(say, for_up, say, for_up)
+                    for_down = where_above(for_down, say, say, for_down)
+            delta = added(up, down)
+            if elect != _NONE:
+                votes = delta if elect == _BY_SUM else votes
+                delta = _elected(result, up_wins, votes, up, down, for_up, for_down)
+            if result != _SIGN:
+                delta = added(base, scaled(delta, scale))
+            store_floats(delta, uint64(out) + uint64(4 * at))
 
 
-def blend(
-    sources: Sequence[tuple[Array, str]],
-    bits: Sequence[Array | None],
-    sieves: Floats,
+@njit(nogil=True)
+def _elected(
+    result: int, up_wins: int, votes: Vector, up: Vector, down: Vector, for_up: Vector, for_down: Vector
+) -> Vector:
+    """Of the camp that wins its sum, its mean by weights or its largest; or the sign of the votes."""
+    none, one = spread(_ZERO), spread(_ONE)
+    if result == _SIGN:
+        return where_above(votes, none, one, where_above(none, votes, spread(-_ONE), none))
+    least = spread(-_LEAST if up_wins else _ZERO)  # votes >= 0, or > 0
+    if result == _MAX:
+        return where_above(votes, least, for_up, for_down)
+    delta = where_above(votes, least, up, down)
+    if result == _MEAN:
+        weight = where_above(votes, least, for_up, for_down)
+        return divided(delta, where_above(weight, none, weight, one))
+    return delta
+
+
+@njit(nogil=True, cache=True)
+def _l1(
+    sources: Addresses,
+    codes: Codes,
+    sizes: Addresses,
+    numbers: Floats,
     limits: Numbers,
-    rules: Numbers,
-    scale: float,
-) -> Floats:
-    """`evomerge.merge.operators.delta.blended` of flat arrays as `STORED` holds them, with their dtypes; float32 (m,).
+    streams: Words,
+    start: int,
+    count: int,
+    lanes: Sums,
+    sums: Address,
+    words: NDArray[np.uint32],
+    bits: Address,
+) -> None:
+    """Adds to ``lanes``, (N, 2, WIDTH), whose address is ``sums``: in float32 over a block's few vectors only."""
+    none = spread(_ZERO)
+    for first in range(0, count, _BLOCK):
+        stop = min(first + _BLOCK, count)
+        skipped = (start + first) % _BLOCK - first
+        for j in range(limits.size):
+            if limits[j] < _ALL:
+                _draw(start + first, start + stop, streams[j], words[0])
+            whole, kept = none, none
+            for at in range(first, stop, WIDTH):
+                base = load(codes[0], sources[0] + uint64(at) * sizes[0])
+                size = magnitudes(subtracted(load(codes[j + 1], sources[j + 1] + uint64(at) * sizes[j + 1]), base))
+                survivors = within(numbers[j, 0], numbers[j, 1], size, size)
+                if limits[j] < _ALL:
+                    survivors = drawn(uint64(bits) + uint64(2 * (skipped + at)), uint16(limits[j]), survivors)
+                whole, kept = added(whole, size), added(kept, survivors)
+            place = uint64(sums) + uint64(8 * WIDTH * 2 * j)
+            store_doubles(added(load_doubles(place), widened(whole)), place)
+            place += uint64(8 * WIDTH)
+            store_doubles(added(load_doubles(place), widened(kept)), place)
 
-    ``sieves`` (N, 4) are low, high, coefficient and share; ``rules`` election, result, and whether up wins.
-    """
-    count = sources[0][0].size
-    whole = count - count % WIDTH
-    arrays = [np.require(array, requirements=("C", "A")) for array, _ in sources]
-    codes = np.array([CODES[dtype] for _, dtype in sources], dtype=np.int64)
-    sizes = np.array([array.itemsize for array in arrays], dtype=np.uint64)
-    out = np.empty(count + -count % WIDTH, dtype=np.float32)
-    given = (sieves, limits, rules, np.float32(scale))
-    _blend(_addresses(arrays), codes, sizes, _addresses(bits), *given, _address(out), whole)
-    if whole < count:
-        ends = [_padded(array[whole:]) for array in arrays]
-        drawn = [None if each is None else _padded(each[whole:]) for each in bits]
-        _blend(_addresses(ends), codes, sizes, _addresses(drawn), *given, _address(out[whole:]), WIDTH)
-    return out[:count]
 
-
-def _padded(array: Array) -> Array:
-    return np.concatenate([array, np.zeros(WIDTH - array.size, array.dtype)])
-
-
-def _addresses(arrays: Sequence[Array | None]) -> Addresses:
-    """0 for none; the caller holds the arrays while their addresses are in use."""
-    return np.array([0 if array is None else _address(array) for array in arrays], dtype=np.uint64)
-
-
-def _address(array: Array) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
+@njit(nogil=True)
+def _draw(start: int, stop: int, stream: Words, words: NDArray[np.uint32]) -> None:
+    """The one or two blocks of a stream that elements ``start:stop`` lie in, into ``words``, (2, 4, LANES)."""
+    first = start // _BLOCK
+    fill(words[: (stop - 1) // _BLOCK - first + 1], first, stream)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.merge.kernels.lanes import CODES
+from evomerge.merge.kernels.lanes import CODES, WIDTH
 from evomerge.merge.tensorfile import Array
 
 Addresses = NDArray[np.uint64]
@@ -42,6 +42,17 @@ class Stored:
     def sizes(self) -> Addresses:
         """Bytes per element."""
         return np.array([array.itemsize for array in self.arrays], dtype=np.uint64)
+
+    def in_vectors(self) -> list[tuple[int, Stored]]:
+        """In two parts of whole vectors, and where each begins: zeros fill the last one."""
+        count = self.arrays[0].size
+        whole = count - count % WIDTH
+        parts = [(0, Stored([array[:whole] for array in self.arrays], self.codes))]
+        if whole < count:
+            missing = WIDTH - (count - whole)
+            ends = [np.concatenate([array[whole:], np.zeros(missing, array.dtype)]) for array in self.arrays]
+            parts.append((whole, Stored(ends, self.codes)))
+        return parts
 
 
 def address(array: Array) -> int:

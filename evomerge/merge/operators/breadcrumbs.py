@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from evomerge.merge.operators.delta import LAMBDA, WEIGHT, DeltaOperator, Electing, Sieve, l1_scale
+from evomerge.merge.operators.delta import LAMBDA, WEIGHT, Electing, Rescaled, Sieve
 from evomerge.merge.operators.port import Parameter, Tensor, Values
 from evomerge.merge.operators.statistics import Magnitudes
 
 
 @dataclass(frozen=True)
-class Breadcrumbs(DeltaOperator):
+class Breadcrumbs(Rescaled):
     """``theta_0 + lambda sum_i w_i s_i``, ``s_i`` what is left of ``tau_i`` without its extremes.
 
     Model Breadcrumbs (Davari & Belilovsky 2024). Per tensor the share ``gamma`` of largest magnitude is dropped (less
@@ -24,8 +25,6 @@ class Breadcrumbs(DeltaOperator):
 
     Values: one weight, density and gamma per expert, and lambda.
     """
-
-    rescale: Literal["none", "l1"] = "none"
 
     parameters: ClassVar[tuple[Parameter, ...]] = (
         replace(WEIGHT, default=0.5),
@@ -41,10 +40,8 @@ class Breadcrumbs(DeltaOperator):
         if dropped <= 0 and kept >= tensor.size:
             return Sieve()
         found = Magnitudes((tensor,), source)
-        sieve = Sieve(low=found.nth_largest(kept + dropped))
-        if dropped:
-            sieve = replace(sieve, high=found.nth_largest(dropped + 1))
-        return replace(sieve, scale=l1_scale(tensor, source, sieve)) if self.rescale == "l1" else sieve
+        high = found.nth_largest(dropped + 1) if dropped else math.inf
+        return Sieve(found.nth_largest(kept + dropped), high)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from evomerge.merge.operators.delta import ALL, DENSITY, LAMBDA, WEIGHT, Electing, RandomDelta, Sieve, l1_scale
+from evomerge.merge.operators.delta import ALL, DENSITY, LAMBDA, WEIGHT, Electing, RandomDelta, Sieve
 from evomerge.merge.operators.port import Parameter, Tensor, Values
 
 
@@ -21,16 +21,11 @@ class DareLinear(RandomDelta):
     Values: one weight and one density per expert, and lambda.
     """
 
-    rescale: Literal["exact", "l1", "none"] = "exact"
-
     parameters: ClassVar[tuple[Parameter, ...]] = (replace(WEIGHT, default=0.5), DENSITY, LAMBDA)
 
     def sieve(self, tensor: Tensor, source: int, values: Values) -> Sieve:
         """At random."""
-        sieve = Sieve(limit=max(1, round(values.each("density")[source - 1] * ALL)))
-        if self.rescale == "l1":
-            return replace(sieve, scale=l1_scale(tensor, source, sieve, self.seed))
-        return replace(sieve, scale=ALL / sieve.limit) if self.rescale == "exact" else sieve
+        return Sieve(limit=max(1, round(values.each("density")[source - 1] * ALL)))
 
 
 @dataclass(frozen=True)

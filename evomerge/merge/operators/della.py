@@ -158,8 +158,6 @@ def ranks(sizes: Any) -> Any:
 
 def _fused(says: Sequence[Floats], shares: Sequence[float], plan: Plan) -> Floats:
     """`settled` in one pass: a merge over a base of zeros."""
-    zeros = np.zeros_like(says[0])
-    sieves = Sieves.of([Sieve()] * len(says), [1.0] * len(says))
-    sieves.numbers[:, 3] = shares
-    stored = [(each.reshape(-1), "F32") for each in (zeros, *says)]
-    return fused(stored, [None] * len(says), sieves, plan, 1.0).reshape(says[0].shape)
+    sieves = Sieves.of([Sieve()] * len(says), [1.0] * len(says), shares)
+    stored = [(each.reshape(-1), "F32") for each in (np.zeros_like(says[0]), *says)]
+    return fused(stored, 0, sieves, plan, 1.0).reshape(says[0].shape)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from evomerge.merge.operators.arrays import namespace
 from evomerge.merge.operators.options import check_options
 from evomerge.merge.operators.port import Parameter, Piece, Tensor, TensorOperator, Values
 from evomerge.merge.tensorfile import Array, Floats, chunks
-from evomerge.merge.vectors import BLOCK
 
 Election = Literal["sum", "count"]
 """Whether the sign of the sum of all says is elected, or that of most of them."""
@@ -38,40 +37,43 @@ LAMBDA = Parameter("lambda", 0.1, 2.0, 1.0)
 
 ALL = 1 << 16
 """The limit under which all random bits are."""
+_SPAN = 1 << 20
+"""Entries that are summed in one go. Fixed: sums must not depend on how tensors are cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sieve:
-    """Which entries of a delta survive: those with ``low <= |tau| <= high`` whose random bits are under a limit.
-
-    Survivors are multiplied by ``scale``.
-    """
+    """Which entries of a delta survive: those with ``low <= |tau| <= high`` whose random bits are under a limit."""
 
     low: float = 0.0
     high: float = math.inf
     limit: int = ALL
-    scale: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sieves:
-    """One per expert.
-
-    Attributes:
-        numbers: (N, 4) float32: low, high, coefficient (weight times scale) and share, which is the size of the weight.
-        limits: (N,) int64.
-    """
+class Sieves(NamedTuple):
+    """All experts' sieves and weights, as arrays."""
 
     numbers: Floats
+    """(N, 4): low, high, the coefficient of survivors, and the size of the weight."""
     limits: NDArray[np.int64]
+    """(N,)."""
+    streams: NDArray[np.uint32]
+    """(N, 4): the streams of random bits."""
 
     @classmethod
-    def of(cls, sieves: Sequence[Sieve], weights: Sequence[float]) -> Sieves:
-        """With the experts' weights. Coefficients are multiplied before they are rounded."""
-        table = [
-            (one.low, one.high, weight * one.scale, abs(weight)) for one, weight in zip(sieves, weights, strict=True)
-        ]
-        return cls(np.array(table, dtype=np.float32), np.array([one.limit for one in sieves], dtype=np.int64))
+    def of(
+        cls,
+        sieves: Sequence[Sieve],
+        coefficients: Sequence[float],
+        weights: Sequence[float],
+        streams: NDArray[np.uint32] | None = None,
+    ) -> Sieves:
+        """Numbers are rounded to float32 here."""
+        each = zip(sieves, coefficients, weights, strict=True)
+        table = [(sieve.low, sieve.high, coefficient, abs(weight)) for sieve, coefficient, weight in each]
+        none = np.zeros((len(sieves), 4), dtype=np.uint32)
+        limits = np.array([sieve.limit for sieve in sieves], dtype=np.int64)
+        return cls(np.array(table, dtype=np.float32), limits, none if streams is None else streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class DeltaOperator(TensorOperator):
     parameters: ClassVar[tuple[Parameter, ...]] = (WEIGHT, DENSITY, LAMBDA)
     least: ClassVar[int] = 2
     based: ClassVar[bool] = True
+    fused: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -106,10 +109,21 @@ class DeltaOperator(TensorOperator):
         """What becomes of what survives."""
         return Plan()
 
+    def scales(self, tensor: Tensor, sieves: Sequence[Sieve]) -> Sequence[float]:
+        """What survivors of each expert's are multiplied with."""
+        return [1.0 for _ in sieves]
+
+    def streams(self, tensor: Tensor) -> NDArray[np.uint32]:
+        """Each expert's stream of random bits, (N, 4)."""
+        return np.zeros((tensor.sources - 1, 4), dtype=np.uint32)
+
     def sieves(self, tensor: Tensor, values: Values) -> Sieves:
         """All experts'."""
         each = [self.sieve(tensor, source, values) for source in range(1, tensor.sources)]
-        return Sieves.of(each, values.each("weight"))
+        scaled = zip(values.each("weight"), self.scales(tensor, each), strict=True)
+        return Sieves.of(
+            each, [weight * scale for weight, scale in scaled], values.each("weight"), self.streams(tensor)
+        )
 
     def prepare(self, tensor: Tensor, values: Values) -> tuple[Sieves, Plan]:
         """Sieves and plan of a tensor."""
@@ -118,10 +132,9 @@ class DeltaOperator(TensorOperator):
     def merge(self, piece: Piece, values: Values, prepared: tuple[Sieves, Plan]) -> Any:
         """By a kernel on the CPU, and by the text of `blended` elsewhere."""
         sieves, plan = prepared
-        bits = self.draw(piece, sieves)
         if piece.stored is None:
-            return blended(piece.theta, bits, sieves, plan, values.one("lambda"))
-        return fused(piece.stored, bits, sieves, plan, values.one("lambda"))
+            return blended(piece.theta, self.draw(piece, sieves), sieves, plan, values.one("lambda"))
+        return fused(piece.stored, piece.start, sieves, plan, values.one("lambda"))
 
     def draw(self, piece: Piece, sieves: Sieves) -> list[Any]:
         """Random bits for each expert, ``None`` where all entries are under the limit."""
@@ -141,10 +154,35 @@ class Electing(DeltaOperator):
 
 
 @dataclass(frozen=True)
-class RandomDelta(DeltaOperator):
-    """A preset whose entries survive at random; they are the same for the same ``seed``, in every merge."""
+class Rescaled(DeltaOperator):
+    """A preset that may enlarge survivors, per expert and tensor, to ``||tau_i||_1`` (``l1``)."""
 
+    rescale: Literal["none", "l1"] = "none"
+
+    def scales(self, tensor: Tensor, sieves: Sequence[Sieve]) -> Sequence[float]:
+        """By what is lost."""
+        return l1_scales(tensor, sieves) if self.rescale == "l1" else super().scales(tensor, sieves)
+
+
+@dataclass(frozen=True)
+class RandomDelta(DeltaOperator):
+    """A preset whose entries survive at random, the same ones for the same ``seed``.
+
+    Survivors are divided by the probability of that (``exact``), enlarged to ``||tau_i||_1`` (``l1``), or as they are.
+    """
+
+    rescale: Literal["exact", "l1", "none"] = "exact"
     seed: int = 0
+
+    def scales(self, tensor: Tensor, sieves: Sequence[Sieve]) -> Sequence[float]:
+        """By what is lost, in expectation or in fact."""
+        if self.rescale == "l1":
+            return l1_scales(tensor, sieves, self.streams(tensor))
+        return [ALL / sieve.limit if self.rescale == "exact" else 1.0 for sieve in sieves]
+
+    def streams(self, tensor: Tensor) -> NDArray[np.uint32]:
+        """Of this seed."""
+        return np.stack([tensor.bit_stream(self.seed, source) for source in range(1, tensor.sources)])
 
     def draw(self, piece: Piece, sieves: Sieves) -> list[Any]:
         """Where needed."""
@@ -204,24 +242,25 @@ def _sum(terms: Sequence[Any]) -> Any:
     return reduce(add, terms, namespace(terms[0]).zeros_like(terms[0]))
 
 
-def fused(stored: Sequence[Stored], bits: Sequence[Any], sieves: Sieves, plan: Plan, scale: float) -> Floats:
-    """The same bytes as `blended`, in one pass over memory, from all sources as they are stored."""
+def fused(stored: Sequence[Stored], start: int, sieves: Sieves, plan: Plan, scale: float) -> Floats:
+    """The same bytes as `blended`, in one pass over memory, from all sources as they are stored from ``start`` on."""
     from evomerge.merge.kernels.delta import ELECTIONS, RESULTS, blend
 
-    rules = np.array([ELECTIONS[plan.elect], RESULTS[plan.result], plan.up])
-    limits = np.minimum(sieves.limits, ALL - 1).astype(np.uint16)
-    return blend(stored, bits, sieves.numbers, limits, rules, scale)
+    return blend(stored, start, sieves, (ELECTIONS[plan.elect], RESULTS[plan.result], plan.up), scale)
 
 
-def l1_scale(tensor: Tensor, source: int, sieve: Sieve, seed: int = 0) -> float:
-    """``||tau||_1 / ||s||_1`` of a tensor, s what survives of tau; 1 where nothing does. Sums over fixed blocks."""
-    whole, kept = [], []
-    for start, stop in chunks(tensor.size, BLOCK):
-        sizes = np.abs(tensor.read(source, start, stop) - tensor.read(0, start, stop))
-        survives = (sizes >= sieve.low) & (sizes <= sieve.high)
-        if sieve.limit < ALL:
-            survives &= tensor.bits(seed, source, start, stop) < sieve.limit
-        whole.append(float(np.add.reduce(sizes, dtype=np.float64)))
-        kept.append(float(np.add.reduce(sizes[survives], dtype=np.float64)))
-    total = math.fsum(kept)
-    return math.fsum(whole) / total if total > 0.0 else 1.0
+def l1_scales(tensor: Tensor, sieves: Sequence[Sieve], streams: NDArray[np.uint32] | None = None) -> list[float]:
+    """``||tau_i||_1 / ||s_i||_1`` of a tensor, s_i what survives of tau_i; 1 where nothing does."""
+    from evomerge.merge.kernels.delta import l1_sums
+
+    ones = [1.0 for _ in sieves]
+    given = Sieves.of(sieves, ones, ones, streams)
+    spans = [
+        l1_sums([tensor.stored(source, start, stop) for source in range(tensor.sources)], start, given)
+        for start, stop in chunks(tensor.size, _SPAN)
+    ]
+    found = []
+    for parts in np.stack(spans, axis=1):
+        whole, kept = map(math.fsum, parts.T)
+        found.append(whole / kept if kept > 0.0 else 1.0)
+    return found

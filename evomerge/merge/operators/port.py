@@ -257,8 +257,14 @@ class Tensor(Protocol):
     def read(self, source: int, start: int, stop: int) -> NDArray[np.float32]:
         """Elements ``start:stop`` of one source, flattened, on the CPU."""
 
+    def stored(self, source: int, start: int, stop: int) -> tuple[NDArray[Any], str]:
+        """The same before they are converted, as in `Piece.stored`."""
+
     def bits(self, seed: int, source: int, start: int, stop: int) -> NDArray[np.uint16]:
         """What `Piece.bits` gives for elements ``start:stop``, flattened, on the CPU."""
+
+    def bit_stream(self, seed: int, source: int) -> NDArray[np.uint32]:
+        """Four words that tell the stream of these bits from others, for kernels that draw them on the way."""
 
     def remember(
         self,
@@ -297,6 +303,9 @@ class Model(Protocol):
 
 class TensorOperator(Operator):
     """Computes weights from weights, piece by piece. The same values however tensors are cut and threads are many."""
+
+    fused: ClassVar[bool] = False
+    """Whether `merge` is a kernel that makes no arrays beside its result: then pieces may be larger."""
 
     def grain(self, tensor: Tensor) -> Grain:
         """How this tensor must be cut: anywhere, between rows, or not at all."""

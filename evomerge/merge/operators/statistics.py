@@ -22,6 +22,9 @@ from evomerge.merge.vectors import BLOCK
 
 Counts = NDArray[np.int64]
 
+_SPAN = 1 << 20
+"""Entries that a kernel counts in one go."""
+
 
 def threshold(tensor: Tensor, source: int, keep: float) -> float:
     """The smallest ``|theta_source - theta_0|`` of a tensor that is kept when about ``keep n`` of its n entries are.
@@ -112,7 +115,7 @@ class Streamed(Ranked):
         self._blocks = blocks
         counts = np.zeros(BINS, dtype=np.int64)
         for block in blocks():
-            count(np.zeros_like(block), block, counts)
+            count((np.zeros_like(block), "F32"), (block, "F32"), counts)
         super().__init__(counts)
 
     def within(self, upper: int) -> Counts:
@@ -121,7 +124,7 @@ class Streamed(Ranked):
 
         counts = np.zeros(1 << 16, dtype=np.int64)
         for block in self._blocks():
-            count_within(np.zeros_like(block), block, upper, counts)
+            count_within((np.zeros_like(block), "F32"), (block, "F32"), upper, counts)
         return counts
 
 
@@ -186,8 +189,8 @@ def _histogram(tensor: Tensor, source: int) -> tuple[NDArray[np.uint16], Counts]
 
     def compute() -> dict[str, NDArray[Any]]:
         counts = np.zeros(BINS, dtype=np.int64)
-        for base, other in _blocks(tensor, source):
-            count(base, other, counts)
+        for start, stop in chunks(tensor.size, _SPAN):
+            count(tensor.stored(0, start, stop), tensor.stored(source, start, stop), counts)
         return occurring(counts)
 
     found = tensor.remember("magnitudes of tau 1", compute, of=(0, source))
@@ -200,8 +203,8 @@ def _near(tensor: Tensor, source: int, upper: int) -> tuple[NDArray[np.uint16], 
 
     def compute() -> dict[str, NDArray[Any]]:
         total = np.zeros(1 << 16, dtype=np.int64)
-        for base, other in _blocks(tensor, source):
-            count_within(base, other, upper, total)
+        for start, stop in chunks(tensor.size, _SPAN):
+            count_within(tensor.stored(0, start, stop), tensor.stored(source, start, stop), upper, total)
         return occurring(total)
 
     found = tensor.remember(f"magnitudes of tau 1 within {upper}", compute, of=(0, source))

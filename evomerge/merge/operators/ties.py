@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,21 +12,24 @@ from evomerge.merge.operators.delta import (
     LAMBDA,
     WEIGHT,
     Aggregation,
-    DeltaOperator,
     Election,
     Plan,
+    Rescaled,
     Sieve,
     fused,
-    l1_scale,
 )
 from evomerge.merge.operators.port import Model, Parameter, Tensor, Values
 from evomerge.merge.operators.statistics import model_threshold, threshold
+from evomerge.merge.tensorfile import chunks
 
 Scope = Literal["model", "tensor"]
 
+_SPAN = 1 << 18
+"""Entries whose signs are held at a time."""
+
 
 @dataclass(frozen=True)
-class Ties(DeltaOperator):
+class Ties(Rescaled):
     """TIES-Merging (Yadav et al. 2023): ``theta_0 + lambda delta``.
 
     1. Trim: of each ``tau_i`` the share ``density`` of largest magnitude survives, over the whole model or per tensor
@@ -48,7 +51,6 @@ class Ties(DeltaOperator):
     elect: Election = "sum"
     zero: Literal["majority", "plus"] = "majority"
     aggregate: Aggregation = "mean"
-    rescale: Literal["none", "l1"] = "none"
 
     parameters: ClassVar[tuple[Parameter, ...]] = (
         WEIGHT,
@@ -63,8 +65,7 @@ class Ties(DeltaOperator):
             low = model_threshold(tensor.model, source, density)
         else:
             low = threshold(tensor, source, max(density, 1.0 / max(tensor.size, 1)))
-        sieve = Sieve(low=low)
-        return replace(sieve, scale=l1_scale(tensor, source, sieve)) if self.rescale == "l1" else sieve
+        return Sieve(low=low)
 
     def plan(self, tensor: Tensor, values: Values) -> Plan:
         """An election; of one expert there are no two camps that could cancel out."""
@@ -78,9 +79,8 @@ class Ties(DeltaOperator):
         def net() -> Iterator[float]:
             for tensor in model.tensors():
                 sieves = self.sieves(tensor, values)
-                for piece in tensor.pieces():
-                    yield float(
-                        fused(piece.stored or (), [None] * len(sieves.limits), sieves, signs, 1.0).sum(dtype=np.float64)
-                    )
+                for start, stop in chunks(tensor.size, _SPAN):
+                    stored = [tensor.stored(source, start, stop) for source in range(tensor.sources)]
+                    yield float(np.add.reduce(fused(stored, start, sieves, signs, 1.0), dtype=np.float64))
 
         return model.once(("majority", self, values), lambda: sum(net()) >= 0.0)

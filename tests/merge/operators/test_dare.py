@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from evomerge.errors import RecipeError
-from evomerge.merge.noise import uniform_bits
+from evomerge.merge.noise import bit_stream, uniform_bits
 from evomerge.merge.operators.port import Values, operator
 from evomerge.testing.operator import MEMBERS, SIZE, OperatorContract, Whole, whole
 from tests.merge.operators.test_ties import Options, merged
@@ -16,7 +16,9 @@ SEED = 3
 def masks(name: str, shape: tuple[int, ...], density: float, member: str, seed: int = SEED) -> tuple[Any, float]:
     """Which entries survive, and with what probability."""
     limit = round(density * 65_536)
-    return uniform_bits(seed, f"pool:{member}:{name}", 0, int(np.prod(shape))).reshape(shape) < limit, limit / 65_536
+    return uniform_bits(bit_stream(seed, f"pool:{member}:{name}"), 0, int(np.prod(shape))).reshape(
+        shape
+    ) < limit, limit / 65_536
 
 
 class TestDareLinear(OperatorContract):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evomerge.merge.noise import uniform_bits
+from evomerge.merge.noise import bit_stream, uniform_bits
 from evomerge.merge.operators.della import ranks
 from evomerge.merge.operators.port import Values
 from evomerge.testing.operator import MEMBERS, OperatorContract, Whole
@@ -45,7 +45,7 @@ class TestDellaLinear(OperatorContract):
             for weight, density, spread, member, expert in each:
                 tau = expert - base
                 probability = probabilities(tau, density, spread)
-                bits = uniform_bits(SEED, f"pool:{member}:{name}", 0, tau.size).reshape(tau.shape)
+                bits = uniform_bits(bit_stream(SEED, f"pool:{member}:{name}"), 0, tau.size).reshape(tau.shape)
                 survives = bits < probability * 65_536
                 scale = {"exact": 1 / np.maximum(probability, 1e-9), "l1": self.l1(tau, survives), "none": 1.0}
                 says.append(weight * scale[self.rescale] * tau * survives)

@@ -37,6 +37,9 @@ class Held:
     def read(self, source: int, start: int, stop: int) -> Floats:
         return self.theta[source][start:stop]
 
+    def stored(self, source: int, start: int, stop: int) -> tuple[Floats, str]:
+        return self.read(source, start, stop), "F32"
+
     def remember(self, key: str, compute: Callable[[], Mapping[str, Any]], of: Sequence[int] | None = None) -> Any:
         return compute()
 
@@ -104,7 +107,7 @@ def test_differences_of_bfloat16_need_no_second_pass(monkeypatch: pytest.MonkeyP
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tau = np.random.default_rng(1).standard_normal(1000).astype(np.float32)
     whole = measured(tau)
-    monkeypatch.setattr(statistics, "BLOCK", 64)
+    monkeypatch.setattr(statistics, "_SPAN", 64)
     for keep in (0.01, 0.3, 0.9):
         assert measured(tau).threshold(keep) == whole.threshold(keep)
 

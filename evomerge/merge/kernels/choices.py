@@ -1,0 +1,105 @@
+"""Differences, comparisons and choices, sixty-four numbers at a time: what `lanes` lacks to decide.
+
+numba does not notice a change in what a kernel calls: after an edit here, empty ``__pycache__`` beside this file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from evomerge.merge.kernels.lanes import WIDTH, VectorType, floats, instruction
+
+_words, _halves = (VectorType(ir.IntType(bits)).ir for bits in (32, 16))
+_nothing = ir.Constant(floats.ir, [0.0] * WIDTH)
+
+
+def _spread(do: Any, scalar: Any, kind: Any) -> Any:
+    """A number in every lane."""
+    one = do.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    return do.shuffle_vector(one, one, _all(0))
+
+
+@instruction
+def spread(context: Any, number: Any) -> Any:
+    """A float32 in every lane."""
+    return floats(types.float32), lambda _, do, __, given: _spread(do, given[0], floats.ir)
+
+
+@instruction
+def subtracted(context: Any, one: Any, two: Any) -> Any:
+    """Differences, lane by lane."""
+    return floats(floats, floats), lambda _, do, __, given: do.fsub(*given)
+
+
+@instruction
+def divided(context: Any, one: Any, two: Any) -> Any:
+    """Quotients, lane by lane."""
+    return floats(floats, floats), lambda _, do, __, given: do.fdiv(*given)
+
+
+@instruction
+def magnitudes(context: Any, vector: Any) -> Any:
+    """Without the sign bit."""
+
+    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
+        bits = do.and_(do.bitcast(given[0], _words), _all(0x7FFFFFFF))
+        return do.bitcast(bits, floats.ir)
+
+    return floats(floats), generate
+
+
+@instruction
+def within(context: Any, low: Any, high: Any, size: Any, value: Any) -> Any:
+    """``value`` where ``low <= size <= high``, and else 0."""
+
+    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
+        low, high, size, value = given
+        above = do.fcmp_ordered(">=", size, _spread(do, low, floats.ir))
+        below = do.fcmp_ordered("<=", size, _spread(do, high, floats.ir))
+        return do.select(do.and_(above, below), value, _nothing)
+
+    return floats(types.float32, types.float32, floats, floats), generate
+
+
+@instruction
+def drawn(context: Any, place: Any, limit: Any, value: Any) -> Any:
+    """``value`` where the uint16 numbers from an address on are below ``limit``, and else 0."""
+
+    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
+        place, limit, value = given
+        bits = do.load(do.inttoptr(place, _halves.as_pointer()), align=2)
+        kept = do.icmp_unsigned("<", bits, _spread(do, limit, _halves))
+        return do.select(kept, value, _nothing)
+
+    return floats(types.uint64, types.uint16, floats), generate
+
+
+@instruction
+def where_above(context: Any, value: Any, limit: Any, one: Any, two: Any) -> Any:
+    """``one`` where ``value > limit``, ``two`` elsewhere; all vectors."""
+
+    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
+        return do.select(do.fcmp_ordered(">", given[0], given[1]), given[2], given[3])
+
+    return floats(floats, floats, floats, floats), generate
+
+
+@instruction
+def store_bins(context: Any, vector: Any, place: Any) -> Any:
+    """The bins of `kernels.magnitudes` that numbers, none of them negative, are in: uint16, at an address."""
+
+    def generate(context: Any, do: Any, _: Any, given: Any) -> Any:
+        bits = do.bitcast(given[0], _words)
+        upper = do.shl(do.lshr(bits, _all(16)), _all(1))
+        low = do.zext(do.icmp_unsigned("!=", do.and_(bits, _all(0xFFFF)), _all(0)), _words)
+        do.store(do.trunc(do.or_(upper, low), _halves), do.inttoptr(given[1], _halves.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(floats, types.uint64), generate
+
+
+def _all(number: int) -> Any:
+    return ir.Constant(_words, [number] * WIDTH)
