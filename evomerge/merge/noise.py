@@ -47,13 +47,12 @@ def _quantiles() -> Floats:
 
 def uniform_bits(stream: NDArray[np.uint32], start: int, stop: int) -> NDArray[np.uint16]:
     """Elements ``start:stop`` of a stream of 16-bit numbers, from Philox4x32-10."""
-    from evomerge.merge.kernels.philox import LANES, fill
+    from evomerge.merge.kernels.philox import BLOCK, numbers
 
-    block = 8 * LANES  # a counter gives 128 bits
-    first = start // block
-    words = np.empty((-(-stop // block) - first, 4, LANES), dtype="<u4")
-    fill(words, first, stream)
-    return words.reshape(-1).view("<u2")[start - first * block :][: stop - start]
+    first = start // BLOCK
+    found = np.empty((-(-stop // BLOCK) - first, BLOCK), dtype=np.uint16)
+    numbers(found, first, stream)
+    return found.reshape(-1)[start - first * BLOCK :][: stop - start]
 
 
 @lru_cache(maxsize=4096)

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.candidate import Noise
-from evomerge.merge.kernels.philox import LANES, fill
+from evomerge.merge.kernels.memory import address
+from evomerge.merge.kernels.philox import BLOCK, LANES, PLANES, below, fill
 from evomerge.merge.noise import bit_stream, normal, uniform_bits
 
 NOISE = Noise(0.01, 3, 11)
@@ -96,7 +97,17 @@ def test_bits_are_uniform_and_independent() -> None:
     for counts in (np.bincount(drawn >> 8), np.bincount(drawn & 255)):
         expected = drawn.size / 256
         assert abs(((counts - expected) ** 2 / expected).sum() - 255) < 5 * np.sqrt(2 * 255)  # chi-squared
-    for lag in (1, 2, 8, 2 * LANES, 8 * LANES):
+    for lag in (1, 2, 8, LANES, 64, BLOCK):
         assert abs(np.corrcoef(drawn[:-lag], drawn[lag:])[0, 1]) < 0.005
     for bit in range(16):
         assert abs(np.mean(drawn >> bit & 1) - 0.5) < 0.0025
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**40), st.integers(1, 65_535))
+def test_a_mask_says_which_numbers_are_below_a_limit(block: int, limit: int) -> None:
+    stream = bit_stream(0, "m:w")
+    mask = np.empty(2 * BLOCK // 64, dtype=np.uint64)
+    below(address(mask), 2, block, stream, limit, np.empty((PLANES, 4, LANES), dtype=np.uint32))
+    expected = uniform_bits(stream, block * BLOCK, (block + 2) * BLOCK) < limit
+    assert np.array_equal(np.unpackbits(mask.view(np.uint8), bitorder="little").astype(bool), expected)

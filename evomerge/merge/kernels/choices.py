@@ -12,6 +12,8 @@ from numba import types
 
 from evomerge.merge.kernels.lanes import WIDTH, VectorType, floats, instruction
 
+sets = VectorType(ir.IntType(64))
+"""Sixty-four sets of sixty-four bits."""
 _words, _halves = (VectorType(ir.IntType(bits)).ir for bits in (32, 16))
 _nothing = ir.Constant(floats.ir, [0.0] * WIDTH)
 
@@ -65,16 +67,13 @@ def within(context: Any, low: Any, high: Any, size: Any, value: Any) -> Any:
 
 
 @instruction
-def drawn(context: Any, place: Any, limit: Any, value: Any) -> Any:
-    """``value`` where the uint16 numbers from an address on are below ``limit``, and else 0."""
+def where_set(context: Any, bits: Any, value: Any) -> Any:
+    """``value`` where the bits of a uint64 are set, from the lowest on, and else 0."""
 
     def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
-        place, limit, value = given
-        bits = do.load(do.inttoptr(place, _halves.as_pointer()), align=2)
-        kept = do.icmp_unsigned("<", bits, _spread(do, limit, _halves))
-        return do.select(kept, value, _nothing)
+        return do.select(do.bitcast(given[0], ir.VectorType(ir.IntType(1), WIDTH)), given[1], _nothing)
 
-    return floats(types.uint64, types.uint16, floats), generate
+    return floats(types.uint64, floats), generate
 
 
 @instruction
@@ -103,3 +102,40 @@ def store_bins(context: Any, vector: Any, place: Any) -> Any:
 
 def _all(number: int) -> Any:
     return ir.Constant(_words, [number] * WIDTH)
+
+
+@instruction
+def no_bits(context: Any, like: Any) -> Any:
+    """Empty sets."""
+    return sets(like), lambda _, do, __, given: ir.Constant(sets.ir, [0] * WIDTH)
+
+
+@instruction
+def or_lacking(context: Any, bits: Any, place: Any) -> Any:
+    """Sets, and what is not in those at an address."""
+
+    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
+        return do.or_(given[0], do.not_(do.load(do.inttoptr(given[1], sets.ir.as_pointer()), align=8)))
+
+    return sets(sets, types.uint64), generate
+
+
+@instruction
+def and_lacking(context: Any, bits: Any, place: Any) -> Any:
+    """Sets, less what is in those at an address."""
+
+    def generate(_: Any, do: Any, __: Any, given: Any) -> Any:
+        return do.and_(given[0], do.not_(do.load(do.inttoptr(given[1], sets.ir.as_pointer()), align=8)))
+
+    return sets(sets, types.uint64), generate
+
+
+@instruction
+def store_bits(context: Any, bits: Any, place: Any) -> Any:
+    """Sets, at an address."""
+
+    def generate(context: Any, do: Any, _: Any, given: Any) -> Any:
+        do.store(given[0], do.inttoptr(given[1], sets.ir.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(sets, types.uint64), generate

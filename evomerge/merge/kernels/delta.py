@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy import float32, uint16, uint64
+from numpy import float32, uint64
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.choices import (
     divided,
-    drawn,
     magnitudes,
     spread,
     subtracted,
     where_above,
+    where_set,
     within,
 )
 from evomerge.merge.kernels.lanes import (
@@ -32,13 +32,14 @@ from evomerge.merge.kernels.lanes import (
     widened,
 )
 from evomerge.merge.kernels.memory import Addresses, Codes, Stored, address
-from evomerge.merge.kernels.philox import LANES, fill
+from evomerge.merge.kernels.philox import BLOCK, LANES, PLANES, below
 from evomerge.merge.tensorfile import Array
 
 Floats = NDArray[np.float32]
 Sums = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 Words = NDArray[np.uint32]
+Masks = NDArray[np.uint64]
 
 ELECTIONS = {None: 0, "sum": 1, "count": 2}
 RESULTS = {"sum": 0, "mean": 1, "max": 2, "sign": 3}
@@ -47,8 +48,8 @@ _SUM, _MEAN, _MAX, _SIGN = RESULTS.values()
 
 _ALL = 1 << 16
 """The limit under which all random bits are: none are drawn."""
-_BLOCK = 8 * LANES
-"""Elements that a block of random words is for, and that are worked on at a time."""
+_MASK = 2 * BLOCK // 64 + 1
+"""Words that say which elements of a block survive, wherever it begins, and one to read past them."""
 _ZERO, _ONE = float32(0.0), float32(1.0)
 _LEAST = float32(2.0**-149)
 """The smallest number above 0."""
@@ -68,7 +69,7 @@ def blend(
     numbers, limits, streams = sieves
     count = sources[0][0].size
     out = np.empty(count + -count % WIDTH, dtype=np.float32)
-    words = np.empty((len(limits), 2, 4, LANES), dtype=np.uint32)
+    masks = np.empty((len(limits), _MASK), dtype=np.uint64)
     rule = np.array(rules)
     for first, stored in Stored.of(sources).in_vectors():
         _blend(
@@ -83,8 +84,8 @@ def blend(
             start + first,
             stored.arrays[0].size,
             address(out[first:]),
-            words,
-            address(words),
+            masks,
+            np.empty((PLANES, 4, LANES), dtype=np.uint32),
         )
     return out[:count]
 
@@ -92,7 +93,7 @@ def blend(
 def l1_sums(sources: Sequence[tuple[Array, str]], start: int, sieves: Sieves) -> Sums:
     """Sums of magnitudes, of each delta and of what survives of it: (N, 2)."""
     numbers, limits, streams = sieves
-    words = np.empty((1, 2, 4, LANES), dtype=np.uint32)
+    masks = np.empty((1, _MASK), dtype=np.uint64)
     lanes = np.zeros((len(limits), 2, WIDTH))
     for first, stored in Stored.of(sources).in_vectors():
         _l1(
@@ -106,8 +107,8 @@ def l1_sums(sources: Sequence[tuple[Array, str]], start: int, sieves: Sieves) ->
             stored.arrays[0].size,
             lanes,
             address(lanes),
-            words,
-            address(words),
+            masks,
+            np.empty((PLANES, 4, LANES), dtype=np.uint32),
         )
     sums: Sums = np.add.reduce(lanes, axis=-1)
     return sums
@@ -126,18 +127,18 @@ def _blend(
     start: int,
     count: int,
     out: Address,
-    words: NDArray[np.uint32],
-    bits: Address,
+    masks: Masks,
+    planes: Words,
 ) -> None:
-    """``bits`` is the address of ``words``, (N, 2, 4, LANES)."""
+    """``masks`` are (N, _MASK); ``planes`` is for `below`."""
     elect, result, up_wins = rules
     none, one = spread(_ZERO), spread(_ONE)
-    for first in range(0, count, _BLOCK):
-        stop = min(first + _BLOCK, count)
+    for first in range(0, count, BLOCK):
+        stop = min(first + BLOCK, count)
         for j in range(limits.size):
             if limits[j] < _ALL:
-                _draw(start + first, start + stop, streams[j], words[j])
-        skipped = (start + first) % _BLOCK - first
+                _draw(start + first, start + stop, streams[j], limits[j], masks[j], planes)
+        skipped = (start + first) % BLOCK - first
         for at in range(first, stop, WIDTH):
             base = load(codes[0], sources[0] + uint64(at) * sizes[0])
             up, down, for_up, for_down, votes = none, none, none, none, none
@@ -146,8 +147,7 @@ def _blend(
                 tau = subtracted(load(codes[j + 1], sources[j + 1] + uint64(at) * sizes[j + 1]), base)
                 say = within(low, high, magnitudes(tau), scaled(tau, coefficient))
                 if limits[j] < _ALL:
-                    place = uint64(bits) + uint64(2 * (2 * _BLOCK * j + skipped + at))
-                    say = drawn(place, uint16(limits[j]), say)
+                    say = where_set(_bits(masks[j], skipped + at), say)
                 up = added(up, where_above(say, none, say, none))
                 down = added(down, where_above(none, say, say, none))
                 if elect == _BY_COUNT:
@@ -198,24 +198,24 @@ def _l1(
     count: int,
     lanes: Sums,
     sums: Address,
-    words: NDArray[np.uint32],
-    bits: Address,
+    masks: Masks,
+    planes: Words,
 ) -> None:
     """Adds to ``lanes``, (N, 2, WIDTH), whose address is ``sums``: in float32 over a block's few vectors only."""
     none = spread(_ZERO)
-    for first in range(0, count, _BLOCK):
-        stop = min(first + _BLOCK, count)
-        skipped = (start + first) % _BLOCK - first
+    for first in range(0, count, BLOCK):
+        stop = min(first + BLOCK, count)
+        skipped = (start + first) % BLOCK - first
         for j in range(limits.size):
             if limits[j] < _ALL:
-                _draw(start + first, start + stop, streams[j], words[0])
+                _draw(start + first, start + stop, streams[j], limits[j], masks[0], planes)
             whole, kept = none, none
             for at in range(first, stop, WIDTH):
                 base = load(codes[0], sources[0] + uint64(at) * sizes[0])
                 size = magnitudes(subtracted(load(codes[j + 1], sources[j + 1] + uint64(at) * sizes[j + 1]), base))
                 survivors = within(numbers[j, 0], numbers[j, 1], size, size)
                 if limits[j] < _ALL:
-                    survivors = drawn(uint64(bits) + uint64(2 * (skipped + at)), uint16(limits[j]), survivors)
+                    survivors = where_set(_bits(masks[0], skipped + at), survivors)
                 whole, kept = added(whole, size), added(kept, survivors)
             place = uint64(sums) + uint64(8 * WIDTH * 2 * j)
             store_doubles(added(load_doubles(place), widened(whole)), place)
@@ -224,7 +224,20 @@ def _l1(
 
 
 @njit(nogil=True)
-def _draw(start: int, stop: int, stream: Words, words: NDArray[np.uint32]) -> None:
-    """The one or two blocks of a stream that elements ``start:stop`` lie in, into ``words``, (2, 4, LANES)."""
-    first = start // _BLOCK
-    fill(words[: (stop - 1) // _BLOCK - first + 1], first, stream)
+def _draw(start: int, stop: int, stream: Words, limit: int, mask: Masks, planes: Words) -> None:
+    """Which elements of ``start:stop``, and of the rest of the one or two blocks they lie in, survive: as bits."""
+    first = start // BLOCK
+    blocks = (stop - 1) // BLOCK - first + 1
+    if limit > 0:
+        below(uint64(mask.ctypes.data), blocks, first, stream, limit, planes)
+    else:
+        mask[:] = uint64(0)
+
+
+@njit(nogil=True)
+def _bits(mask: Masks, at: int) -> Any:
+    """Sixty-four bits of a mask from the one numbered ``at`` on."""
+    word, shift = at // 64, uint64(at % 64)
+    if shift == 0:
+        return mask[word]
+    return uint64((mask[word] >> shift) | (mask[word + 1] << (uint64(64) - shift)))

@@ -241,7 +241,7 @@ def test_random_methods_have_the_same_mean_and_deviation(ours: Ours) -> None:
         each = np.stack([one[tensor] for one in drawn]).astype(np.float64)
         deviation = case.deviations[tensor]
         moves = deviation > 1e-6
-        np.testing.assert_allclose(each.mean(axis=0)[~moves], expected[~moves], rtol=1e-5)
+        np.testing.assert_allclose(each.mean(axis=0)[~moves], expected[~moves], rtol=0, atol=1e-6)
         if moves.any():
             errors = deviation[moves] * np.sqrt(1 / runs + 1 / case.seeds)
             z = (each.mean(axis=0) - expected)[moves] / errors
