@@ -30,6 +30,9 @@ CODES = {"BF16": 0, "F16": 1, "F32": 2, "F64": 3, "F8_E4M3": 4, "F8_E5M2": 5}
 WRITABLE = frozenset({"BF16", "F16", "F32", "F64"})
 """Those that results can be rounded to."""
 
+_NAN = 0x7FC00000
+"""The pattern of the usual float32 NaN."""
+
 _BF16, _F16, _F32, _F64, _E4M3, _E5M2 = CODES.values()
 _SIZES = {_BF16: 2, _F16: 2, _F32: 4, _F64: 8, _E4M3: 1, _E5M2: 1}
 
@@ -74,27 +77,27 @@ def _from_bf16(do: Any, stored: Value) -> Value:
 
 
 def _to_bf16(do: Any, value: Value) -> Value:
-    """Rounded to nearest even: half a unit more, less a little where the last bit that stays is even. NaN stays NaN."""
+    """Rounded to nearest even: half a unit more, less a little where the last bit that stays is even."""
     bits = do.bitcast(value, _words.ir)
     odd = do.and_(do.lshr(bits, _all(_words, 16)), _all(_words, 1))
     rounded = do.add(bits, do.add(odd, _all(_words, 0x7FFF)))
-    rounded = do.select(do.fcmp_unordered("uno", value, value), _all(_words, 0x7FC00000), rounded)
     halves = do.bitcast(rounded, ir.VectorType(ir.IntType(16), 2 * WIDTH))
     return do.shuffle_vector(halves, halves, ir.Constant(_words.ir, [2 * lane + 1 for lane in range(WIDTH)]))
 
 
-def _from_small(bits: int, shift: int, bias: int, top: int) -> Formula:
+def _from_small(bits: int, shift: int, bias: int, infinity: int) -> Formula:
     """From a format of fewer exponent bits: put where a float32 has its own, they lack ``2^(127 - bias)``.
 
-    That factor is exact, for subnormal numbers too. From the pattern ``top`` (so shifted) on it is infinity or NaN.
+    That factor is exact, for subnormal numbers too. ``infinity`` has its pattern shifted likewise; beyond it is NaN.
     """
 
     def formula(do: Any, stored: Value) -> Value:
         wide = do.zext(stored, _words.ir)
         size = do.shl(do.and_(wide, _all(_words, (1 << (bits - 1)) - 1)), _all(_words, shift))
         scaled = do.fmul(do.bitcast(size, floats.ir), _all(floats, 2.0 ** (127 - bias)))
-        special = do.or_(size, _all(_words, 0x7F800000))
-        found = do.select(do.icmp_unsigned(">=", size, _all(_words, top)), special, do.bitcast(scaled, _words.ir))
+        found = do.bitcast(scaled, _words.ir)
+        found = do.select(do.icmp_unsigned(">=", size, _all(_words, infinity)), _all(_words, 0x7F800000), found)
+        found = do.select(do.icmp_unsigned(">", size, _all(_words, infinity)), _all(_words, _NAN), found)
         sign = do.shl(do.lshr(wide, _all(_words, bits - 1)), _all(_words, 31))
         return do.bitcast(do.or_(found, sign), floats.ir)
 
@@ -164,8 +167,14 @@ def _same(do: Any, vector: Value) -> Value:
     return vector
 
 
+def _plain(do: Any, vector: Value) -> Value:
+    """With the one NaN that any sum hands on and any rounding keeps: of others, the last bits may carry over."""
+    nan = do.bitcast(_all(_words, _NAN), floats.ir)
+    return do.select(do.fcmp_unordered("uno", vector, vector), nan, vector)
+
+
 def _narrow(do: Any, vector: Value) -> Value:
-    return do.fptrunc(vector, floats.ir)
+    return _plain(do, do.fptrunc(vector, floats.ir))
 
 
 def _wide(do: Any, vector: Value) -> Value:
@@ -178,9 +187,9 @@ store_floats = _storer(floats, 4, _same)
 store_doubles = _storer(doubles, 8, _same, doubles)
 _load_bf16 = _loader(_halves, 2, _from_bf16, far=True)
 _load_f16 = _loader(_halves, 2, _from_small(16, 13, 15, 0x0F800000), far=True)
-_load_f32 = _loader(floats, 4, _same, far=True)
+_load_f32 = _loader(floats, 4, _plain, far=True)
 _load_f64 = _loader(doubles, 8, _narrow, far=True)
-_load_e4m3 = _loader(_octets, 1, _from_small(8, 20, 7, 0x07F00000), far=True)  # no infinity: the format's variant "fn"
+_load_e4m3 = _loader(_octets, 1, _from_small(8, 20, 7, 0x07EFFFFF), far=True)  # no infinity: the variant "fn"
 _load_e5m2 = _loader(_octets, 1, _from_small(8, 21, 15, 0x0F800000), far=True)
 _store_bf16, _past_bf16 = (_storer(_halves, 2, _to_bf16, past=past) for past in (False, True))
 _store_f16 = _storer(_halves, 2, _to_f16)
@@ -196,7 +205,7 @@ def pointer(context: Any, address: Any) -> Any:
 
 @njit(nogil=True)
 def load(code: int, address: Address) -> Vector:
-    """Stored numbers as float32; those of float64 are rounded."""
+    """Stored numbers as float32; those of float64 are rounded. NaN comes in forms that sums and `store` keep NaN."""
     if code == _BF16:
         return _load_bf16(address)
     if code == _F32:

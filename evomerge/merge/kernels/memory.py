@@ -55,6 +55,15 @@ class Stored:
         return parts
 
 
+def aligned(count: int, item: int) -> Array:
+    """New memory for so many numbers of so many bytes, which begins with a cache line.
+
+    Kernels get it from outside, because numba frees an array that it only knows by address.
+    """
+    memory = np.empty(count * item + 64, np.uint8)
+    return memory[-address(memory) % 64 :][: count * item]
+
+
 def address(array: Array) -> int:
     """Where an array begins."""
     found: int = array.__array_interface__["data"][0]

@@ -20,7 +20,7 @@ from evomerge.merge.kernels.lanes import (
     store_doubles,
     widened,
 )
-from evomerge.merge.kernels.memory import Addresses, Codes, Stored, address
+from evomerge.merge.kernels.memory import Addresses, Codes, Stored, address, aligned
 from evomerge.merge.tensorfile import Array
 
 Sums = NDArray[np.float64]
@@ -38,7 +38,7 @@ def add_products(sources: Sequence[tuple[Array, str]], start: int, block: int, s
     element and the block begin.
     """
     stored = Stored.of(sources)
-    near = np.empty((len(stored.arrays), _SPAN), np.float64)  # here, because numba frees what it knows only by address
+    near = aligned(len(stored.arrays) * _SPAN, 8)
     _add_products(
         stored.addresses, stored.codes, stored.sizes, len(stored.arrays[0]), start, block, sums, address(near)
     )

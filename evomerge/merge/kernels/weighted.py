@@ -20,7 +20,7 @@ from evomerge.merge.kernels.lanes import (
     store,
     store_floats,
 )
-from evomerge.merge.kernels.memory import Addresses, Codes, Stored, address
+from evomerge.merge.kernels.memory import Addresses, Codes, Stored, address, aligned
 from evomerge.merge.tensorfile import Array
 
 Floats = NDArray[np.float32]
@@ -71,7 +71,7 @@ def weighted_sums(
 def _call(stored: Stored, weights: Floats, outs: Sequence[Array], code: int, past: bool) -> None:
     """Whole vectors."""
     kernel = _sums if len(outs) > 1 else _sum
-    near = np.empty((len(stored.arrays), _SPAN), np.float32)  # here, because numba frees what it knows only by address
+    near = aligned(len(stored.arrays) * _SPAN, 4)
     places = np.array([address(out) for out in outs], dtype=np.uint64)
     kernel(
         stored.addresses,
