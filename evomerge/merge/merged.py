@@ -62,7 +62,7 @@ class Merged(Stream):
         self.key = key
         self._merge = merge
         self._segments = segments
-        self._model = MergedModel(sources)
+        self._model = MergedModel(sources, threads)
         self._found: dict[str, Sequence[tuple[int, int, Values]]] = {}
         self._prepared = Once(_TENSORS * threads)
         self._matrices = Once(_MATRICES + threads)
@@ -129,7 +129,8 @@ class Merged(Stream):
 class MergedModel:
     """All tensors of a merge's sources."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, threads: int = 1) -> None:
+        self.threads = threads
         self._sources = sources
         self._tensors = {slot.name: MergedTensor(self, sources, slot) for slot in sources.pool.layout.slots}
         self._once = Once()

@@ -293,6 +293,8 @@ class Model(Protocol):
     """All tensors of the sources, for numbers about whole models."""
 
     sources: int
+    threads: int
+    """How many threads may work on it (`evomerge.merge.parallel.run`)."""
 
     def tensors(self) -> Iterator[Tensor]:
         """Every merged tensor in the order of the parameter vector."""

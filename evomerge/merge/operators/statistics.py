@@ -10,17 +10,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.merge.operators.port import Model, Tensor
+from evomerge.merge.parallel import run
 from evomerge.merge.tensorfile import Floats, chunks
 from evomerge.merge.vectors import BLOCK
 
 Counts = NDArray[np.int64]
+Sparse = tuple[NDArray[np.uint16], Counts]
+"""The bins that are not empty, and their counts."""
 
 _SPAN = 1 << 20
 """Entries that a kernel counts in one go."""
@@ -44,7 +49,7 @@ def model_threshold(model: Model, source: int, keep: float) -> float:
 
 def model_magnitudes(model: Model, source: int) -> Magnitudes:
     """All entries of the whole model."""
-    return model.once(("magnitudes", source), lambda: Magnitudes(tuple(model.tensors()), source))
+    return model.once(("magnitudes", source), lambda: Magnitudes(tuple(model.tensors()), source, model.threads))
 
 
 class Ranked(ABC):
@@ -96,14 +101,23 @@ class Ranked(ABC):
 class Magnitudes(Ranked):
     """The entries of ``|theta_source - theta_0|`` over one tensor or several, counted once per pool."""
 
-    def __init__(self, tensors: Sequence[Tensor], source: int) -> None:
+    def __init__(self, tensors: Sequence[Tensor], source: int, threads: int = 1) -> None:
         self._tensors = tensors
         self._source = source
-        super().__init__(_added(_histogram(tensor, source) for tensor in tensors))
+        self._threads = threads
+        super().__init__(self._added(_histogram))
 
     def within(self, upper: int) -> Counts:
         """Of all tensors."""
-        return _added(_near(tensor, self._source, upper) for tensor in self._tensors)
+        return self._added(partial(_near, upper))
+
+    def _added(self, count: Callable[[Tensor, int], Sparse]) -> Counts:
+        """What is counted in each tensor, together."""
+        total: Counts = np.zeros(1 << 16, dtype=np.int64)
+        with closing(run((partial(count, tensor, self._source) for tensor in self._tensors), self._threads)) as parts:
+            for which, counts in parts:
+                total[which] += counts
+        return total
 
 
 class Streamed(Ranked):
@@ -164,7 +178,8 @@ def model_sums(model: Model, source: int) -> Sums:
     """Of the whole model."""
 
     def compute() -> Sums:
-        each = [sums(tensor, source) for tensor in model.tensors()]
+        with closing(run((partial(sums, tensor, source) for tensor in model.tensors()), model.threads)) as parts:
+            each = list(parts)
         return Sums(
             math.fsum(one.total for one in each),
             math.fsum(one.absolute for one in each),
@@ -175,15 +190,7 @@ def model_sums(model: Model, source: int) -> Sums:
     return model.once(("sums", source), compute)
 
 
-def _added(parts: Iterable[tuple[NDArray[np.uint16], Counts]]) -> Counts:
-    """Sparse counts of 65,536 bins, added up."""
-    total: Counts = np.zeros(1 << 16, dtype=np.int64)
-    for which, counts in parts:
-        total[which] += counts
-    return total
-
-
-def _histogram(tensor: Tensor, source: int) -> tuple[NDArray[np.uint16], Counts]:
+def _histogram(tensor: Tensor, source: int) -> Sparse:
     """The bins of `kernels.magnitudes` that occur, and their counts."""
     from evomerge.merge.kernels.magnitudes import BINS, count
 
@@ -197,7 +204,7 @@ def _histogram(tensor: Tensor, source: int) -> tuple[NDArray[np.uint16], Counts]
     return found["which"], found["counts"]
 
 
-def _near(tensor: Tensor, source: int, upper: int) -> tuple[NDArray[np.uint16], Counts]:
+def _near(upper: int, tensor: Tensor, source: int) -> Sparse:
     """Lower halves of the patterns whose upper half is ``upper``, and their counts."""
     from evomerge.merge.kernels.magnitudes import count_within
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from evomerge.merge.operators.delta import (
 )
 from evomerge.merge.operators.port import Model, Parameter, Tensor, Values
 from evomerge.merge.operators.statistics import model_threshold, threshold
+from evomerge.merge.parallel import run
 from evomerge.merge.tensorfile import chunks
 
 Scope = Literal["model", "tensor"]
@@ -76,11 +78,15 @@ class Ties(Rescaled):
         """Whether at least as many entries of the model are elected up as down."""
         signs = Plan(self.elect, "sign")
 
-        def net() -> Iterator[float]:
-            for tensor in model.tensors():
-                sieves = self.sieves(tensor, values)
-                for start, stop in chunks(tensor.size, _SPAN):
-                    stored = [tensor.stored(source, start, stop) for source in range(tensor.sources)]
-                    yield float(np.add.reduce(fused(stored, start, sieves, signs, 1.0), dtype=np.float64))
+        def net(tensor: Tensor) -> float:
+            sieves, total = self.sieves(tensor, values), 0.0
+            for start, stop in chunks(tensor.size, _SPAN):
+                stored = [tensor.stored(source, start, stop) for source in range(tensor.sources)]
+                total += float(np.add.reduce(fused(stored, start, sieves, signs, 1.0), dtype=np.float64))
+            return total
 
-        return model.once(("majority", self, values), lambda: sum(net()) >= 0.0)
+        def compute() -> bool:
+            with closing(run((partial(net, tensor) for tensor in model.tensors()), model.threads)) as nets:
+                return sum(nets) >= 0.0
+
+        return model.once(("majority", self, values), compute)

@@ -124,16 +124,31 @@ def test_sums_are_those_of_float64(base: Floats, other: Floats) -> None:
     assert found.largest == np.abs(tau).max()
 
 
-@pytest.fixture
-def model(make_pool: Callable[..., ModelPool], tmp_path: Path) -> MergedModel:
-    pool = make_pool(3)
+def over(pool: ModelPool, cache: PoolCache, threads: int = 1) -> MergedModel:
     streams = tuple(Member(pool, name) for name in pool.sources)
-    return MergedModel(Sources(pool, pool.sources, streams, PoolCache(tmp_path / "cache")))
+    return MergedModel(Sources(pool, pool.sources, streams, cache), threads)
+
+
+@pytest.fixture
+def pool(make_pool: Callable[..., ModelPool]) -> ModelPool:
+    return make_pool(3)
+
+
+@pytest.fixture
+def model(pool: ModelPool, tmp_path: Path) -> MergedModel:
+    return over(pool, PoolCache(tmp_path / "cache"))
 
 
 def deltas(model: MergedModel, source: int) -> Iterator[Floats]:
     for tensor in model.tensors():
         yield tensor.read(source, 0, tensor.size) - tensor.read(0, 0, tensor.size)
+
+
+def test_threads_change_nothing(pool: ModelPool) -> None:
+    alone, together = (over(pool, PoolCache(None), threads) for threads in (1, 3))
+    assert model_sums(alone, 1) == model_sums(together, 1)
+    for keep in (0.1, 0.5):
+        assert model_threshold(alone, 2, keep) == model_threshold(together, 2, keep)
 
 
 @pytest.mark.parametrize("source", [1, 2])
