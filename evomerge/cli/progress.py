@@ -147,7 +147,7 @@ def _plain_bytes(total: int) -> Callable[[int], None]:
         nonlocal done, last
         done += written
         now = time.monotonic()
-        if now - last >= LINE_EVERY:
+        if done and now - last >= LINE_EVERY:  # thresholds and the like may take long before the first byte
             last = now
             rate = done / (now - began)
             left = duration((total - done) / rate)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.cli import progress
 from evomerge.cli.progress import Meter
 from evomerge.runner import Progress
 
@@ -64,3 +65,14 @@ def test_a_terminal_gets_one_live_line(study: Path) -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
     assert re.search(r"digits .*/60 .*best 0\.\d+ \(#\d+\) coverage", text)
     assert "finished: budget spent" in text
+
+
+def test_nothing_written_for_long_is_no_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    with progress.copied(1000) as advance:
+        advance(0)
+        assert capsys.readouterr().err == ""
+        advance(600)
+    assert " of 1 kB written" in capsys.readouterr().err
