@@ -75,4 +75,4 @@ def test_nothing_written_for_long_is_no_rate(
         advance(0)
         assert capsys.readouterr().err == ""
         advance(600)
-    assert " of 1 kB written" in capsys.readouterr().err
+    assert "600 B of 1.0 kB written" in capsys.readouterr().err
