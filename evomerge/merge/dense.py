@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from evomerge.candidate import Noise
+from evomerge.merge.device import Device
 from evomerge.merge.layout import Slot
 from evomerge.merge.noise import normal
 from evomerge.merge.pool import ModelPool
@@ -99,6 +101,11 @@ class DenseEngine:
         at = self._starts[slot.group] + slot.offset + start
         for vector, out in zip(vectors, room.arrays, strict=True):
             put(vector.values[at : at + len(out)], out, room.dtype)
+
+    def on(self, vector: Dense, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """The vector's values."""
+        at = self._starts[slot.group] + slot.offset
+        return device.put(vector.values[at + start : at + stop])
 
     def nbytes(self, vector: Dense) -> int:
         """Bytes of the vector."""

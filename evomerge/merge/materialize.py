@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import Any, Protocol, TypeVar, cast
 from evomerge.merge.bind import Target
 from evomerge.merge.cache import Vector
 from evomerge.merge.dense import Dense
+from evomerge.merge.device import Device
 from evomerge.merge.layout import Slot
+from evomerge.merge.once import Once
 from evomerge.merge.parallel import run
 from evomerge.merge.stream import Stream
 from evomerge.merge.tensorfile import chunks
@@ -20,6 +23,9 @@ from evomerge.merge.vectors import Geometry, Room
 
 SPAN = 1 << 20
 """Elements that a thread writes before it takes more work: many, lest threads wait for one another."""
+
+_SENT = 1 << 24
+"""Elements that an accelerator computes at a time, where a tensor may be cut."""
 
 _CACHED = 1 << 26
 """Bytes of a result that may still be in a processor's caches when it is used."""
@@ -59,6 +65,7 @@ class Materializer:
         self._slots = slots
         self.threads = threads
         self._working = Semaphore(threads)
+        self._devices = Once()
 
     def fill(self, vectors: Sequence[Vector], slot: Slot, start: int, room: Room) -> None:
         """Write a merged tensor's elements from ``start`` on, all vectors of one engine in one pass over the pool."""
@@ -76,9 +83,11 @@ class Materializer:
                 self.fill(vectors, slot, start, rooms[slot.name].part(start, stop))
 
         lots = list(_lots([slot for slot in self._slots if slot.name in rooms]))
-        with closing(run(self.tasks(vectors, lots, work), min(self.threads, max(1, len(lots))))) as results:
-            for _ in results:
-                pass
+        self._run(self.tasks(vectors, lots, work), len(lots))
+
+    def _run(self, tasks: Iterator[Callable[[], object]], lots: int) -> None:
+        with closing(run(tasks, min(self.threads, max(1, lots)))) as results:
+            deque(results, maxlen=0)
 
     def write(self, vectors: Sequence[Vector], targets: Sequence[Target]) -> None:
         """Write vectors into bound models, one into each: together where a tensor is memory of one dtype in all."""
@@ -96,18 +105,25 @@ class Materializer:
             if len(arrays) == len(targets) and len(dtypes) == 1:
                 rooms[slot.name] = Room(arrays, dtypes.pop(), past)
         self.fill_all(vectors, rooms)
-        for slot in self._slots:
-            for vector, target in pairs:
-                if slot.name in target.tensors and slot.name not in rooms:
-                    self._send(vector, slot, target.tensors[slot.name])
+
+        def send(lot: _Stretches) -> None:
+            for slot in lot.slots:
+                for vector, target in pairs:
+                    if slot.name in target.tensors:
+                        self._send(vector, slot, target.tensors[slot.name])
+
+        rest = [_Stretches([(slot, 0, slot.size)]) for slot in self._slots if slot.name not in rooms]
+        self._run(self.tasks(vectors, rest, send), len(rest))
 
     def _send(self, vector: Vector, slot: Slot, tensor: Any) -> None:
-        """Write one tensor that is no memory of the processor's, or of a dtype of its own."""
-        import torch
-
+        """Write one tensor that is no memory of the processor's, or of a dtype of its own, where it is."""
         engine = self._engine(vector)
-        for start, stop in engine.cuts(vector, slot):
-            tensor[start:stop].copy_(torch.from_numpy(engine.read(vector, slot, start, stop)))
+        device = self._devices.get(tensor.device, lambda: Device(tensor.device))
+        low = 0
+        for _, high in engine.cuts(vector, slot):
+            if high - low >= _SENT or high == slot.size:
+                tensor[low:high].copy_(engine.on(vector, device, slot, low, high))
+                low = high
 
     def tasks(
         self, vectors: Sequence[Vector], lots: Sequence[LotT], work: Callable[[LotT], T]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import MEMBER
 from evomerge.errors import RecipeError
+from evomerge.merge.device import Device
 from evomerge.merge.layout import Slot
 from evomerge.merge.noise import bit_stream, uniform_bits
 from evomerge.merge.once import Once
@@ -81,11 +82,24 @@ class Merged(Stream):
             if first < stop and last > start
         ]
         if len(parts) == 1 and self._merge.grain(tensor) != "matrix":  # a merged matrix is kept, and must not be lent
-            return self._stretch(tensor, parts[0][2], start, stop)
+            alone: Floats = self._stretch(tensor, parts[0][2], start, stop)
+            return alone
         out = np.empty(stop - start, dtype=np.float32)
         for low, high, values in parts:
             out[low - start : high - start] = self._stretch(tensor, values, low, high)
         return out
+
+    def on(self, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """Segment by segment, by the operator's own text on torch tensors."""
+        import torch
+
+        tensor = self._model.tensor(slot)
+        parts = [
+            self._stretch(tensor, values, max(first, start), min(last, stop), device)
+            for first, last, values in self._parts(slot)
+            if first < stop and last > start
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def prepare(self, slot: Slot) -> None:
         """What the operator prepares, and of grain ``matrix`` the merged tensor itself."""
@@ -112,17 +126,20 @@ class Merged(Stream):
     def _ready(self, tensor: MergedTensor, values: Values) -> Any:
         return self._prepared.get((tensor.name, values), lambda: self._merge.prepare(tensor, values))
 
-    def _stretch(self, tensor: MergedTensor, values: Values, low: int, high: int) -> Floats:
+    def _stretch(self, tensor: MergedTensor, values: Values, low: int, high: int, device: Device | None = None) -> Any:
         """Elements ``low:high`` of a tensor as they are for these values, whatever the other segments say."""
         grain = self._merge.grain(tensor)
         prepared = self._ready(tensor, values)
         start, stop = aligned(tensor.slot, grain, low, high)
 
-        def compute() -> Floats:
-            piece = MergedPiece(tensor, grain, start, stop)
-            return np.asarray(self._merge.merge(piece, values, prepared), dtype=np.float32).reshape(-1)
+        def compute() -> Any:
+            if device is not None:
+                piece = DevicePiece(device, tensor, grain, start, stop)
+                return self._merge.merge(piece, values, prepared).reshape(-1)
+            found = self._merge.merge(MergedPiece(tensor, grain, start, stop), values, prepared)
+            return np.asarray(found, dtype=np.float32).reshape(-1)
 
-        merged = self._matrices.get((tensor.name, values), compute) if grain == "matrix" else compute()
+        merged = self._matrices.get((tensor.name, values, device), compute) if grain == "matrix" else compute()
         return merged[low - start : high - start]
 
 
@@ -259,6 +276,40 @@ class MergedPiece:
             self.tensor.attached_span(kind, source, self.start, self._stop) for source in range(self.tensor.sources)
         ]
         return np.stack(rows).reshape(self.tensor.sources, *self._shape)
+
+
+class DevicePiece(MergedPiece):
+    """The same as torch tensors on a device."""
+
+    def __init__(self, device: Device, tensor: MergedTensor, grain: Grain, start: int, stop: int) -> None:
+        super().__init__(tensor, grain, start, stop)
+        self._device = device
+
+    @cached_property
+    def theta(self) -> Any:
+        """The sources' values, read when first asked for."""
+        import torch
+
+        return torch.stack([self.source(at) for at in range(self.tensor.sources)])
+
+    @property
+    def stored(self) -> None:  # type: ignore[override] # which only kernels of the processor read
+        """Nothing."""
+
+    def source(self, at: int) -> Any:
+        """One source's values alone."""
+        import torch
+
+        found = self.tensor.of.streams[at].on(self._device, self.tensor.slot, self.start, self._stop)
+        return found.to(torch.float32, copy=True).reshape(self._shape)
+
+    def bits(self, seed: int, source: int) -> Any:
+        """Sixteen random bits per element, drawn by the processor."""
+        return self._device.put(super().bits(seed, source).astype(np.int32))
+
+    def attached(self, kind: str) -> Any:
+        """What the pool keeps beside the sources, shaped like ``theta``."""
+        return self._device.put(super().attached(kind))
 
 
 def cuts(slot: Slot, grain: Grain, times: int = 1) -> Iterator[Bounds]:

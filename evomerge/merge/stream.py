@@ -7,12 +7,15 @@ operators nest; each level reads the levels below it again, which is the price o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from evomerge.candidate import Noise
+from evomerge.merge.device import Device, weighted
 from evomerge.merge.layout import Slot
 from evomerge.merge.noise import normal
 from evomerge.merge.pool import ModelPool
@@ -21,6 +24,8 @@ from evomerge.merge.tensorfile import Array, Floats, chunks
 from evomerge.merge.vectors import BLOCK, Geometry, Room, Row, dot, put
 
 Bounds = tuple[int, int]
+
+_first = itemgetter(1)
 
 
 class Stream(ABC):
@@ -39,6 +44,10 @@ class Stream(ABC):
     def stored(self, slot: Slot, start: int, stop: int) -> tuple[Array, str]:
         """The same elements before they are converted, as `STORED` holds them, and their dtype. Read only."""
         return self.read(slot, start, stop), "F32"
+
+    def on(self, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """The same elements as a floating tensor on a device. Read only."""
+        return device.put(self.read(slot, start, stop))
 
     def cuts(self, slot: Slot) -> Iterator[Bounds]:
         """The pieces in which it is cheapest to read a tensor, in order."""
@@ -67,6 +76,10 @@ class Member(Stream):
         """From its files."""
         return self._source.stored(slot.name, start, stop), self._source.entries[slot.name].dtype
 
+    def on(self, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """From the device's memory, if there is room for it."""
+        return device.stored(self._source, slot.name, start, stop)
+
     def fingerprint(self, slot: Slot) -> str:
         """By content, wherever the files are."""
         return self._source.fingerprint(slot.name)
@@ -84,6 +97,10 @@ class Held(Stream):
         """From the engine."""
         return self._engine.read(self._vector, slot, start, stop)
 
+    def on(self, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """From the engine."""
+        return self._engine.on(self._vector, device, slot, start, stop)
+
 
 class Weighted(Stream):
     """A linear combination of streams, row by row, plus noise. Rows tile every group."""
@@ -91,20 +108,34 @@ class Weighted(Stream):
     def __init__(self, key: str, sources: Sequence[Stream], rows: Sequence[Row], noise: Noise | None) -> None:
         self.key = key
         self._sources = sources
-        self._rows = rows
+        self._rows: dict[str, list[Row]] = {}
+        for row in rows:
+            self._rows.setdefault(row[0], []).append(row)
         self._noise = noise
 
     def read(self, slot: Slot, start: int, stop: int) -> Floats:
         """The sum over the sources with a coefficient there, left to right."""
+        from evomerge.merge.kernels.weighted import weighted_sums
+
         out = np.empty(stop - start, dtype=np.float32)
-        for group, first, last, coefficients in self._rows:
-            low, high = max(first - slot.offset, start), min(last - slot.offset, stop)
-            if group == slot.group and low < high:
-                self._sum(out[low - start : high - start], slot, low, high, coefficients)
+        for low, high, terms in self._terms(slot, start, stop):
+            stored = [source.stored(slot, low, high) for source, _ in terms]
+            weighted_sums(stored, np.array([[c for _, c in terms]]), [out[low - start : high - start]], "F32")
         if self._noise is not None:
-            drawn = normal(self._noise, slot.group, slot.offset + start, slot.offset + stop)
-            drawn *= self._noise.scale
-            out += drawn
+            out += self._drawn(self._noise, slot, start, stop)
+        return out
+
+    def on(self, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """The same on a device; noise is drawn by the processor."""
+        import torch
+
+        out = torch.zeros(stop - start, dtype=torch.float32, device=device.device)
+        for low, high, terms in self._terms(slot, start, stop):
+            if terms:
+                read = [(source.on(device, slot, low, high), c) for source, c in terms]
+                out[low - start : high - start] = weighted(read)
+        if self._noise is not None:
+            out += device.put(self._drawn(self._noise, slot, start, stop))
         return out
 
     def prepare(self, slot: Slot) -> None:
@@ -112,12 +143,21 @@ class Weighted(Stream):
         for source in self._sources:
             source.prepare(slot)
 
-    def _sum(self, out: Floats, slot: Slot, low: int, high: int, coefficients: tuple[float, ...]) -> None:
-        from evomerge.merge.kernels.weighted import weighted_sums
+    def _terms(self, slot: Slot, start: int, stop: int) -> Iterator[tuple[int, int, list[tuple[Stream, float]]]]:
+        """Which sources have which coefficients where in elements ``start:stop``."""
+        rows = self._rows[slot.group]
+        at = bisect_right(rows, slot.offset + start, key=_first) - 1
+        while at < len(rows) and rows[at][1] < slot.offset + stop:
+            _, first, last, coefficients = rows[at]
+            terms = [(source, c) for source, c in zip(self._sources, coefficients, strict=True) if c != 0.0]
+            yield max(first - slot.offset, start), min(last - slot.offset, stop), terms
+            at += 1
 
-        used = [(c, source) for c, source in zip(coefficients, self._sources, strict=True) if c != 0.0]
-        stored = [source.stored(slot, low, high) for _, source in used]
-        weighted_sums(stored, np.array([[c for c, _ in used]]), [out], "F32")
+    @staticmethod
+    def _drawn(noise: Noise, slot: Slot, start: int, stop: int) -> Floats:
+        drawn = normal(noise, slot.group, slot.offset + start, slot.offset + stop)
+        drawn *= noise.scale
+        return drawn
 
 
 class StreamEngine:
@@ -166,6 +206,10 @@ class StreamEngine:
                 low, high = max(first, start), min(last, stop)
                 if low < high:
                     put(vector.read(slot, low, high), out[low - start : high - start], room.dtype)
+
+    def on(self, vector: Stream, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """Elements of a tensor on a device."""
+        return vector.on(device, slot, start, stop)
 
     def nbytes(self, vector: Stream) -> int:
         """Bytes it holds: it computes what it gives."""

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import Noise
 from evomerge.errors import RecipeError
+from evomerge.merge.device import Device, weighted
 from evomerge.merge.gram import Gram
 from evomerge.merge.layout import Slot
 from evomerge.merge.pool import ModelPool
@@ -118,6 +120,18 @@ class TableEngine:
             stored = [(source.stored(slot.name, low, high), source.entries[slot.name].dtype) for source in sources]
             place = room.part(low - start, high - start)
             weighted_sums(stored, weights[:, used], place.arrays, place.dtype, place.past)
+
+    def on(self, vector: Table, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """Each stretch the sum over the members with a coefficient there; a lone 1 in the member's own dtype."""
+        import torch
+
+        parts = []
+        for low, high, (weights,) in _stretches([vector], slot, start, stop):
+            members = [self._pool.checkpoints[self._pool.sources[j]] for j in np.flatnonzero(weights)]
+            read = [device.stored(member, slot.name, low, high) for member in members]
+            zeros = torch.zeros(high - low, device=device.device)
+            parts.append(weighted(list(zip(read, weights[weights != 0.0].tolist(), strict=True))) if read else zeros)
+        return parts[0] if len(parts) == 1 else torch.cat([part.to(torch.float32) for part in parts])
 
     def nbytes(self, vector: Table) -> int:
         """Bytes of bounds and coefficients, with the objects around them."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import Noise
+from evomerge.merge.device import Device
 from evomerge.merge.layout import Slot
 from evomerge.merge.tensorfile import Array, Floats
 
@@ -72,6 +73,9 @@ class Geometry(Protocol[V_contra]):
 
     def fill(self, vectors: Sequence[V_contra], slot: Slot, start: int, room: Room) -> None:
         """Write a tensor's elements of several vectors, from ``start`` on, as many as there is room for."""
+
+    def on(self, vector: V_contra, device: Device, slot: Slot, start: int, stop: int) -> Any:
+        """Elements ``start:stop`` of a flattened tensor as a floating torch tensor on a device. Read only."""
 
     def nbytes(self, vector: V_contra) -> int:
         """Memory the vector takes."""
