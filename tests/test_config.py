@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge import config, plugins
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, ResumeError
 from evomerge.settings import Choice
 
 GOOD = """\
@@ -302,6 +302,64 @@ CHANGES = [
 def test_differences_name_key_old_and_new(old: str, new: str, text: str, harmless: bool) -> None:
     before, after = (config.canonical(config.settings_of(one)) for one in (GOOD, change(old, new)))
     assert [(str(one), one.harmless) for one in config.differences(before, after)] == [(text, harmless)]
+
+
+def without(sections: dict[str, str], path: str) -> dict[str, str]:
+    """The sections as a version would have written them that did not know one key."""
+    *parents, key = path.split(".")
+    plain = {name: json.loads(text) for name, text in sections.items()}
+    holder = plain
+    for parent in parents:
+        holder = holder[parent]
+    del holder[key]
+    return {name: config.canonical_text(value) for name, value in plain.items()}
+
+
+NEW_KEYS = {
+    "pool.pad_vocabulary": ("pool", {"pad_vocabulary": 64}),
+    "pool.statistics": ("pool", {"statistics": {"left": {"loss": 1.0}}}),
+    "merge.mode": ("merge", {"mode": "table"}),
+    "window": ("window", 9),
+    "executor": ("executor", {"workers": 3}),
+    "strategy.settings.step.kind": ("strategy", {"settings": ToySettings(20, step=Step(kind="short"))}),
+    "strategy.settings.step": ("strategy", {"settings": ToySettings(20, step=Step(length=0.25))}),
+}
+
+
+@pytest.mark.parametrize("path", NEW_KEYS)
+def test_a_key_that_an_earlier_version_did_not_know_had_its_default(path: str) -> None:
+    settings = config.settings_of(GOOD)
+    sections = config.canonical(settings)
+    old = without(sections, path)
+    assert old != sections
+    assert config.differences(old, sections) == ()
+    assert config.stored(old) == settings
+    name, changed = NEW_KEYS[path]
+    value = replace(getattr(settings, name), **changed) if isinstance(changed, dict) else changed
+    (found,) = config.differences(old, config.canonical(replace(settings, **{name: value})))
+    assert found.key.startswith(path)
+
+
+def test_a_key_without_a_default_is_missed() -> None:
+    sections = config.canonical(config.settings_of(GOOD))
+    (found,) = config.differences(without(sections, "budget.evaluations"), sections)
+    assert str(found) == "budget.evaluations: - -> 100"
+    with pytest.raises(ResumeError, match=r"stored budget\.evaluations does not fit"):
+        config.stored(without(sections, "budget.evaluations"))
+    with pytest.raises(ResumeError, match="no section 'budget'"):
+        config.stored(without(sections, "budget"))
+
+
+def test_a_key_that_this_version_does_not_know_is_a_difference() -> None:
+    sections = config.canonical(config.settings_of(GOOD))
+    old = sections | {"merge": '{"mode":"auto","cache_mb":64,"gone":1}'}
+    assert "merge.gone: 1 -> -" in map(str, config.differences(old, sections))
+
+
+def test_a_plugin_that_is_gone_is_compared_as_it_was_stored() -> None:
+    sections = config.canonical(config.settings_of(GOOD))
+    old = sections | {"strategy": '{"name":"unheard_of","settings":{"population":20}}'}
+    assert 'strategy.name: "unheard_of" -> "toy"' in map(str, config.differences(old, sections))
 
 
 def test_a_new_member_or_base_is_another_search() -> None:

@@ -39,11 +39,16 @@ def _container(hint: Any, origin: Any, arguments: tuple[Any, ...]) -> str:
     return f"keys and values below it: {', '.join(keys_of(hint))}" if is_dataclass(hint) else str(hint)
 
 
+def dataclasses_of(hint: Any) -> tuple[Any, ...]:
+    """The dataclasses that a mapping may stand for where ``hint`` is the annotation."""
+    if get_origin(hint) in (*_UNIONS, Annotated):
+        return tuple(kind for one in get_args(hint) for kind in dataclasses_of(one))
+    return (hint,) if isinstance(hint, type) and is_dataclass(hint) else ()
+
+
 def keys_of(hint: Any) -> tuple[str, ...]:
     """The keys that a mapping may have where ``hint`` is the annotation."""
-    if get_origin(hint) in (*_UNIONS, Annotated):
-        return tuple(name for one in get_args(hint) for name in keys_of(one))
-    return tuple(one.name for one in fields(hint)) if is_dataclass(hint) else ()
+    return tuple(one.name for kind in dataclasses_of(hint) for one in fields(kind))
 
 
 def step_into(hint: Any, step: int | str) -> Any:
@@ -57,5 +62,5 @@ def step_into(hint: Any, step: int | str) -> Any:
     if origin is dict and isinstance(step, str):
         return arguments[1]
     if origin is tuple and isinstance(step, int):
-        return arguments[0 if arguments[-1] is Ellipsis else step]
+        return dict(enumerate(arguments)).get(0 if arguments[-1] is Ellipsis else step)
     return None

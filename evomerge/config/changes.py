@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
+from evomerge import plugins
+from evomerge.config.annotations import dataclasses_of, step_into
+from evomerge.errors import PluginError
 from evomerge.settings import StudySettings
 
 
@@ -34,9 +38,33 @@ def digest(sections: Mapping[str, str]) -> dict[str, str]:
     return {name: hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for name, text in sections.items()}
 
 
+def plugin_of(section: str, name: str) -> type[Any]:
+    """The plugin that a section which is a `Choice` names.
+
+    Raises:
+        PluginError: it is not installed.
+    """
+    return plugins.strategy(name) if section == "strategy" else plugins.fitness(name)
+
+
+def completed(sections: Mapping[str, str]) -> dict[str, str]:
+    """A result of `canonical` that may be an earlier version's: keys that it did not know have today's defaults.
+
+    Other keys, and the settings of a plugin that is not installed (any more), stay as they are.
+    """
+    plain = {name: json.loads(text) for name, text in sections.items()}
+    for name in ("strategy", "fitness"):
+        with suppress(PluginError):
+            if name in plain:
+                kind = plugin_of(name, plain[name]["name"])
+                plain[name]["settings"] = _filled(kind.Settings, plain[name]["settings"])
+    return {name: canonical_text(value) for name, value in _filled(StudySettings, plain).items()}
+
+
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Difference, ...]:
-    """What differs between two results of `canonical`, key by key."""
+    """What differs between two results of `canonical`, key by key; ``old`` may be an earlier version's."""
     found = []
+    old = completed(old)
     for name in dict.fromkeys((*old, *new)):
         if old.get(name) == new.get(name):
             continue
@@ -74,6 +102,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _filled(hint: Any, value: Any) -> Any:
+    """A plain value with the defaults that its annotation has for absent keys, keys in the order of their fields."""
+    if isinstance(value, list):
+        return [_filled(step_into(hint, at), item) for at, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    kinds = dataclasses_of(hint)
+    known = fields(kinds[0]) if len(kinds) == 1 else ()
+    full = {one.name: value[one.name] if one.name in value else _default(one) for one in known}
+    full = {key: item for key, item in full.items() if item is not MISSING} | value
+    return {key: _filled(step_into(hint, key), item) for key, item in full.items()}
+
+
+def _default(one: Field[Any]) -> Any:
+    """A field's default as a plain value; ``MISSING`` if it has none."""
+    return _plain(one.default if one.default_factory is MISSING else one.default_factory())
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
 
-from evomerge import plugins
+from evomerge.config.changes import completed, plugin_of
 from evomerge.errors import ResumeError
 from evomerge.settings import Choice, StudySettings
 
@@ -15,13 +15,14 @@ T = TypeVar("T")
 
 
 def stored(sections: Mapping[str, str]) -> StudySettings:
-    """The settings whose `canonical` text this is; sections of other names are passed over.
+    """The settings whose `canonical` text this is, maybe an earlier version's; other sections are passed over.
 
     Raises:
         ResumeError: a section is missing or does not fit this version's settings.
         PluginError: a plugin is not installed (any more).
     """
     hints = get_type_hints(StudySettings, include_extras=True)
+    sections = completed(sections)
     found: dict[str, Any] = {}
     for one in fields(StudySettings):
         text = section(sections, one.name)
@@ -29,7 +30,7 @@ def stored(sections: Mapping[str, str]) -> StudySettings:
             found[one.name] = typed(hints[one.name], text, one.name)
             continue
         choice = json.loads(text)
-        plugin: type[Any] = (plugins.strategy if one.name == "strategy" else plugins.fitness)(choice["name"])
+        plugin = plugin_of(one.name, choice["name"])
         found[one.name] = Choice(choice["name"], typed(plugin.Settings, json.dumps(choice["settings"]), one.name))
     return StudySettings(**found)
 

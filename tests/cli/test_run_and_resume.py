@@ -145,6 +145,22 @@ def interrupted(database: Path) -> None:
         connection.execute("UPDATE evomerge_studies SET status = 'paused'")
 
 
+def test_a_study_goes_on_that_began_before_a_key_was_known(evomerge: Any, finished: Path) -> None:
+    interrupted(finished / "study.db")
+    with closing(sqlite3.connect(finished / "study.db")) as connection, connection:
+        sections = json.loads(connection.execute("SELECT settings FROM evomerge_studies").fetchone()[0])
+        pool = json.loads(sections["pool"])
+        del pool["pad_vocabulary"]
+        before = json.dumps({**sections, "pool": json.dumps(pool)})
+        connection.execute("UPDATE evomerge_studies SET settings = ?", [before])
+    file = finished / "study.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("  members:\n", "  pad_vocabulary: 8\n  members:\n"))
+    assert "pool.pad_vocabulary: 1 -> 8   (changes the search)" in evomerge("resume", file).err
+    file.write_text(text)
+    assert evomerge("resume", file).code == 0
+
+
 def test_another_pool_content_is_refused(evomerge: Any, finished: Path) -> None:
     interrupted(finished / "study.db")
     shutil.copy("models/low/model.safetensors", "models/high/model.safetensors")
