@@ -6,6 +6,8 @@ class's ``exit_code``; anything that is not an `EvomergeError` is a defect of ev
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from typing import ClassVar
 
 
@@ -107,3 +109,9 @@ class VerificationError(StoreError):
     """A stored study is not what its strategy makes of the stored results."""
 
     exit_code = 5
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """``"did you mean 'x'? "``, or nothing when no known word is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""

@@ -6,17 +6,15 @@ distributions; nothing is imported but what is named. ``package.module:Name`` ne
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections import defaultdict
-from collections.abc import Collection
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
-from evomerge.errors import PluginError
+from evomerge.errors import PluginError, nearest
 from evomerge.fitness import Fitness
 from evomerge.strategy import Strategy
 
@@ -99,12 +97,6 @@ def allow(folder: Path) -> None:
     """Let ``package.module:Name`` mean modules that lie in ``folder`` (the study file's) as well as installed ones."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-
-
-def nearest(word: str, known: Collection[str]) -> str:
-    """``"did you mean 'x'? "``, or nothing when no known word is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def extra_for(error: ImportError) -> str:

@@ -22,6 +22,7 @@ from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from evomerge.candidate import Candidate, Evaluated
 from evomerge.errors import StrategyError
+from evomerge.parameter import Declaration
 
 Direction = Literal["maximize", "minimize"]
 
@@ -52,7 +53,7 @@ class Problem:
 
     ``members`` are the experts of the model pool in order; ``base`` is their common ancestor, where there is one;
     ``items`` is the number of search items (0 when the fitness scores none singly); ``objectives`` has the one
-    that matters most first.
+    that matters most first; ``operators`` are the declarations that the strategy's search spaces asked for.
     """
 
     seed: int
@@ -61,6 +62,18 @@ class Problem:
     objectives: tuple[Objective, ...]
     items: int = 0
     base: str | None = None
+    operators: tuple[Declaration, ...] = ()
+
+    def operator(self, name: str) -> Declaration:
+        """The declaration of an operator.
+
+        Raises:
+            StrategyError: nobody asked for it; see `evomerge.space.port.Space.operators`.
+        """
+        for one in self.operators:
+            if one.name == name:
+                return one
+        raise StrategyError(f"the operator {name!r} is not declared in this study")
 
 
 class State(Protocol):

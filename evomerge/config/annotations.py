@@ -58,6 +58,9 @@ def step_into(hint: Any, step: int | str) -> Any:
         return get_type_hints(hint, include_extras=True).get(str(step))
     if origin in (*_UNIONS, Annotated):
         members = arguments[:1] if origin is Annotated else arguments
+        if step == "kind":  # of settings classes that it tells apart: any of their kinds
+            kinds = [name for one in members for name in get_args(step_into(one, step))]
+            return Literal[tuple(kinds)] if kinds else None
         return next((found for one in members if (found := step_into(one, step)) is not None), None)
     if origin is dict and isinstance(step, str):
         return arguments[1]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from evomerge.config.annotations import described, keys_of, step_into
+from evomerge.config.unions import meant, relevant
 from evomerge.config.yamlfile import Node, Problems
-from evomerge.errors import EvomergeError
-from evomerge.plugins import nearest
+from evomerge.errors import EvomergeError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class _Place:
         if inner is None:  # the step is pydantic's name for a member of a union, no key
             return self
         path = f"{self.path}.{step}" if isinstance(step, str) else f"{self.path}[{step}]"
-        return _Place(step_into(self.hint, step), inner, path)
+        hint = step_into(self.hint, step)
+        return _Place(meant(hint, inner.plain) or hint, inner, path)
 
 
 def value(hint: Any, node: Node, path: str, problems: Problems) -> Any:
@@ -38,7 +39,7 @@ def value(hint: Any, node: Node, path: str, problems: Problems) -> Any:
         # JSON in strict mode: lists become tuples, mappings dataclasses, but "20" is no number
         return TypeAdapter(hint).validate_json(json.dumps(plain), strict=True, extra="forbid")
     except ValidationError as error:
-        for one in error.errors(include_url=False):
+        for one in relevant(error.errors(include_url=False), hint, plain):
             _explain(one["type"], one["loc"], one["msg"], _Place(hint, node, path), problems)
     except EvomergeError as error:  # a settings class that checks itself
         problems.add(node.line, f"{path}: {error}")

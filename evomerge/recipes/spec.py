@@ -139,7 +139,7 @@ def _base(path: str, node: Node, kind: Operator | None, names: Collection[str], 
 
 
 def _no_source(problems: Problems, node: Node, names: Collection[str], path: str) -> None:
-    from evomerge.plugins import nearest
+    from evomerge.errors import nearest
 
     hint = nearest(str(node.content), names)
     problems.add(node.line, f"{path}: there is no member or recipe {node.shown}; {hint}there are {', '.join(names)}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from evomerge import plugins
 from evomerge.candidate import Split
-from evomerge.errors import ConfigError, PluginError
+from evomerge.errors import ConfigError, PluginError, nearest
 from evomerge.fitness import Fitness
 from evomerge.merge.pool import ModelPool
+from evomerge.parameter import Declaration
 from evomerge.settings import StudySettings
+from evomerge.space import Space
 from evomerge.store.port import StudyRecord
 from evomerge.strategy import Objective, Problem
 from evomerge.study import record as records
@@ -67,6 +70,7 @@ def _prepare(settings: StudySettings, root: Path, text: str, given: Given) -> Se
         objectives=objectives,
         items=fitness.items("search"),
         base=pool.base,
+        operators=declarations(settings.strategy.settings),
     )
     records.strategy_of(settings, problem)
     pool.check_finite()
@@ -80,6 +84,31 @@ def _prepare(settings: StudySettings, root: Path, text: str, given: Given) -> Se
         given=given,
     )
     return Setup(settings, root, pool, fitness, problem, record)
+
+
+def declarations(settings: Any) -> tuple[Declaration, ...]:
+    """What the operators declare that the search spaces anywhere in a strategy's settings are made of.
+
+    Raises:
+        ConfigError: there is no such operator.
+    """
+    names = dict.fromkeys(name for space in _spaces(settings) for name in space.operators())
+    try:
+        return tuple(plugins.load("operators", name).declaration(name) for name in names)
+    except PluginError as error:
+        raise ConfigError(f"strategy's space: {error}") from error
+
+
+def _spaces(value: Any) -> Iterator[Space]:
+    """Every search space in a tree of settings."""
+    if isinstance(value, Space):
+        yield value
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from _spaces(getattr(value, one.name))
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from _spaces(inner)
 
 
 def fitness_of(settings: StudySettings, root: Path) -> Fitness:
@@ -99,6 +128,6 @@ def _objectives(settings: StudySettings, fitness: Fitness) -> tuple[Objective, .
     if wanted not in names:
         raise ConfigError(
             f"objective {wanted!r} is none of fitness {settings.fitness.name!r}; "
-            f"{plugins.nearest(wanted, names)}it has {', '.join(names)}"
+            f"{nearest(wanted, names)}it has {', '.join(names)}"
         )
     return tuple(sorted(fitness.objectives, key=lambda one: one.name != wanted))

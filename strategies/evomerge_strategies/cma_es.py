@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import Candidate, Evaluated
 from evomerge.errors import StrategyError
-from evomerge.space import WeightSpace
+from evomerge.space import AnySpace, WeightSpace
 from evomerge.strategy import Problem, Strategy, require_members
 from evomerge.streams import stream
 from evomerge_strategies.hall import Hall, enter
@@ -41,7 +41,7 @@ class CMAESSettings:
         hall_of_fame: how many of the best are remembered as finalists.
     """
 
-    space: WeightSpace = field(default_factory=WeightSpace)
+    space: AnySpace = field(default_factory=WeightSpace)
     start: float | None = None
     sigma: Annotated[float, Gt(0)] | None = None
     popsize: Annotated[int, Gt(2)] | None = None
@@ -204,20 +204,22 @@ class _Engine:
         from cma import CMAEvolutionStrategy
 
         self._run += 1
-        low, high = self._s.space.box()
-        middle = (low + high) / 2 if self._s.start is None else self._s.start
-        x0 = np.full(self._size, middle)
+        low, high = self._s.space.box(self._problem)
+        x0 = self._s.space.start(self._problem) if self._s.start is None else np.full(self._size, self._s.start)
         if self._run:
             x0 = stream(self._problem.seed, self._run, "cma:restart").uniform(low, high, self._size)
-        sigma = self._s.sigma or 0.2 * (high - low)
+        sigma = self._s.sigma or 0.2 * float((high - low).max())
         self._optimizer = CMAEvolutionStrategy(x0, sigma, self._options(low, high))
         self.proposals = self._optimizer.ask()
 
-    def _options(self, low: float, high: float) -> dict[str, Any]:
-        bounded = self._s.space.bounded or self._s.space.kind == "simplex"
+    def _options(self, low: Floats, high: Floats) -> dict[str, Any]:
+        spans = high - low
+        kinds = [dimension.kind for dimension in self._s.space.dimensions(self._problem)]
         return {
             "popsize": self._popsize,
-            "bounds": [low, high] if bounded else None,
+            "bounds": [low, high] if self._s.space.limited else None,
+            "CMA_stds": None if (spans == spans[0]).all() else spans / spans.max(),
+            "integer_variables": [at for at, kind in enumerate(kinds) if kind == "integer"],
             "CMA_diagonal": self._s.diagonal,
             "randn": _Normal(self._problem.seed, self._run),
             "seed": math.nan,  # do not touch numpy's global generator

@@ -9,7 +9,7 @@ import numpy as np
 from annotated_types import Gt
 
 from evomerge.candidate import Candidate, Evaluated
-from evomerge.space import WeightSpace
+from evomerge.space import AnySpace, WeightSpace
 from evomerge.strategy import Problem, Strategy, require_members
 from evomerge.streams import stream
 from evomerge_strategies.hall import Hall, enter
@@ -20,7 +20,7 @@ from evomerge_strategies.seeds import pool_seeds
 class RandomSearchSettings:
     """Where to draw from, whether the pool's members are scored first, and how many of the best are remembered."""
 
-    space: WeightSpace = field(default_factory=WeightSpace)
+    space: AnySpace = field(default_factory=WeightSpace)
     score_members: bool = True
     hall_of_fame: Annotated[int, Gt(0)] = 10
 
@@ -63,9 +63,9 @@ class RandomSearch(Strategy[RandomSearchState]):
     def _draw(self, number: int) -> list[float]:
         space, random = self._s.space, stream(self._problem.seed, number)
         size, members = space.size(self._problem), len(self._problem.members)
-        if space.kind == "simplex":
+        if isinstance(space, WeightSpace) and space.kind == "simplex":
             return list(random.dirichlet(np.ones(members), size // members).ravel().tolist())
-        low, high = space.box()
+        low, high = space.box(self._problem)
         return list(random.uniform(low, high, size).tolist())
 
     def tell(self, state: RandomSearchState, evaluated: Evaluated) -> RandomSearchState:

@@ -13,7 +13,6 @@ All are pure. An impossible value is a `RecipeError` that names it. `evomerge.te
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import RecipeError
+from evomerge.parameter import Declaration
+from evomerge.parameter import Parameter as Parameter  # noqa: PLC0414 - operators find all they need here
 from evomerge.plugins import load
 
 T = TypeVar("T")
@@ -31,54 +32,6 @@ Arrays = Mapping[str, NDArray[Any]]
 
 Scope = Literal["global", "per_segment"]
 Grain = Literal["element", "row", "matrix"]
-Per = Literal["segment", "source", "expert"]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """What a search may vary on a segment.
-
-    Attributes:
-        name: as the literature calls it.
-        low: smallest value that a search usually tries.
-        high: largest value that a search usually tries.
-        default: a sensible start, and the value where a recipe file gives none.
-        per: it takes one value, one per source, or one per source after the first (the base).
-        kind: how a search should step: evenly, by factors, or over whole numbers.
-        limits: smallest and largest possible value.
-        above: the lower limit itself is impossible, too.
-    """
-
-    name: str
-    low: float
-    high: float
-    default: float
-    per: Per = "segment"
-    kind: Literal["float", "log", "integer"] = "float"
-    limits: tuple[float, float] = (-math.inf, math.inf)
-    above: bool = False
-
-    def count(self, sources: int) -> int:
-        """How many values it takes for so many sources."""
-        return {"segment": 1, "source": sources, "expert": max(sources - 1, 0)}[self.per]
-
-    def check(self, value: float) -> None:
-        """Refuse a value that has no meaning.
-
-        Raises:
-            RecipeError: naming the parameter, the value and what is possible.
-        """
-        low, high = self.limits
-        if not (low < value if self.above else low <= value) or not value <= high or not math.isfinite(value):
-            bracket = "(" if self.above or low == -math.inf else "["
-            end = ")" if high == math.inf else "]"
-            raise RecipeError(
-                f"{self.name} = {value} is impossible: it must be in {bracket}{low:g}, {high:g}{end}"
-                if math.isfinite(value)
-                else f"{self.name} = {value} is no number"
-            )
-        if self.kind == "integer" and value != round(value):
-            raise RecipeError(f"{self.name} = {value} is impossible: it must be a whole number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +95,11 @@ class Operator(ABC):  # noqa: B024 - abstract in that only its kinds below can b
     """Whether the first source is the base that the others are told apart from."""
     ordered: ClassVar[bool] = False
     """Whether the order of the sources (after the base) matters."""
+
+    @classmethod
+    def declaration(cls, name: str) -> Declaration:
+        """What a search must know of it; ``name`` is what it is registered as."""
+        return Declaration(name, cls.parameters, cls.based, cls.least, cls.most)
 
     def width(self, sources: int) -> int:
         """How many values each segment has for so many sources."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from evomerge.config.yamlfile import Problems
-from evomerge.plugins import nearest
+from evomerge.errors import nearest
 from evomerge.recipes.mergekit.config import Config, Slice
 from evomerge.recipes.mergekit.quantity import Computed, Constant, Given, Quantity, Unset, given
 

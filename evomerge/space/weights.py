@@ -1,8 +1,4 @@
-"""Search spaces: from a vector of plain numbers to a recipe, so that an optimizer never knows what x means.
-
-A space is a frozen dataclass that a strategy's settings hold; `decode` and its like are pure. Dimensions are listed
-group by group in the problem's order, and within a group member by member.
-"""
+"""Weights of pool members: the space of every linear merge."""
 
 from __future__ import annotations
 
@@ -11,17 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.candidate import MEMBER, Recipe, Segment
 from evomerge.errors import StrategyError
+from evomerge.space.port import Dimension, Floats, Space
 from evomerge.strategy import Problem
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class WeightSpace:
+class WeightSpace(Space):
     """One weight per parameter group and pool member, a box: ``theta = sum_i w_i theta_i``, or around a base.
 
     Attributes:
@@ -50,13 +44,17 @@ class WeightSpace:
         if self.kind == "task_arithmetic" and problem.base is None:
             raise StrategyError("space.kind task_arithmetic needs pool.base, the common ancestor of the members")
 
-    def size(self, problem: Problem) -> int:
-        """Number of dimensions."""
-        return len(problem.members) * (len(problem.groups) if self.per_group else 1)
+    @property
+    def limited(self) -> bool:
+        """As ``bounded`` says; a simplex always is."""
+        return self.bounded or self.kind == "simplex"
 
-    def box(self) -> tuple[float, float]:
-        """Smallest and largest value of every dimension."""
-        return (0.0, 1.0) if self.kind == "simplex" else (self.low, self.high)
+    def dimensions(self, problem: Problem) -> tuple[Dimension, ...]:
+        """A weight per group and member; the middle of the box is the default (uniform weights on a simplex)."""
+        low, high = (0.0, 1.0) if self.kind == "simplex" else (self.low, self.high)
+        groups = [f"{group.name}." for group in problem.groups] if self.per_group else [""]
+        names = [f"{group}{member}" for group in groups for member in problem.members]
+        return tuple(Dimension(name, low, high, (low + high) / 2) for name in names)
 
     def decode(self, problem: Problem, x: Sequence[float] | Floats) -> Recipe:
         """The recipe that ``x``, of ``size`` dimensions, stands for."""
@@ -73,6 +71,45 @@ class WeightSpace:
         if self.kind == "task_arithmetic":
             return Recipe("task_arithmetic", (f"{MEMBER}{problem.base}", *members), segments)
         return Recipe("linear", members, segments)
+
+    def encode(self, problem: Problem, recipe: Recipe) -> Floats | None:
+        """The weights of a recipe that is a weighted sum of pool members in whole groups.
+
+        None for any other, and for one that differs between groups where this space has one weight for all.
+        """
+        rows = _weights(problem, recipe, based=self.kind == "task_arithmetic")
+        if rows is None:
+            return None
+        if not self.per_group:
+            return rows[0] if (rows == rows[0]).all() else None
+        return rows.ravel()
+
+
+def _weights(problem: Problem, recipe: Recipe, *, based: bool) -> Floats | None:
+    """Weights by group and member, (G, K), if the recipe has them; ``based``: of the differences from the base.
+
+    A mixture of members (and the base) whose weights sum to one is the same mixture of their differences.
+    """
+    base = None if problem.base is None else MEMBER + problem.base
+    columns = {MEMBER + name: at for at, name in enumerate(problem.members)}
+    if based and base is not None:
+        columns.setdefault(base, len(problem.members))
+    differences = based and recipe.operator == "task_arithmetic" and recipe.sources[:1] == (base,)
+    sources = recipe.sources[1:] if differences else recipe.sources
+    plain = not recipe.options and recipe.noise is None and (differences or recipe.operator == "linear")
+    if not plain or not columns.keys() >= set(sources):
+        return None
+    rows = np.zeros((len(problem.groups), len(problem.members) + 1))
+    places = {group.name: (at, group.size) for at, group in enumerate(problem.groups)}
+    for segment in recipe.segments:
+        at, size = places[segment.group]
+        if (segment.start, segment.stop) != (0, size):
+            return None
+        for source, value in zip(sources, segment.values, strict=True):
+            rows[at, columns[source]] += value
+    if based and not differences and not np.allclose(rows.sum(axis=1), 1.0):
+        return None
+    return rows[:, :-1]
 
 
 def on_simplex(x: Floats) -> Floats:
