@@ -44,10 +44,10 @@ class Sources:
     cache: PoolCache
 
     def fingerprint(self, source: int, slot: Slot) -> str:
-        """Names the content of one source's tensor, among all pools: what is computed depends on any of its models."""
+        """Names the content of one source's tensor among all pools: what is computed depends on all that its has."""
         stream = self.streams[source]
         found = stream.fingerprint(slot)
-        return found if isinstance(stream, Member) else f"{self.pool.identity}:{found}"
+        return found if isinstance(stream, Member) else f"{self.pool.meaning}:{found}"
 
     def attached(self, kind: str, source: int) -> Source:
         """What the pool keeps beside a source."""

@@ -245,5 +245,15 @@ class ModelPool:
         return total.hexdigest()
 
     @cached_property
+    def meaning(self) -> str:
+        """A cheap key, like `identity`, of all that what a recipe builds depends on: `statistics`, too."""
+        total = hashlib.blake2b(self.identity.encode(), digest_size=16)
+        for source, kinds in sorted(self.statistics.items()):
+            for kind, value in sorted(kinds.items()):
+                file = self._file(source, kind)
+                total.update(f"{source}.{kind}={value if file is None else file.identity()}\n".encode())
+        return total.hexdigest()
+
+    @cached_property
     def _differences(self) -> Differences:
         return compare(self.checkpoints, self.reference, self.layout)

@@ -1,5 +1,6 @@
 """Recipes that mix kinds of operators: what a tensor operator makes is a source like any other."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from evomerge.testing.checkpoints import save_checkpoint
 
 SIZE = 70_000
 MODES: tuple[Mode, ...] = ("table", "dense")
+Attach = Callable[[Path, int], dict[str, dict[str, str | float]]]
 
 
 @pytest.fixture
@@ -93,3 +95,42 @@ def test_statistics_kept_by_another_pool_change_no_byte(tmp_path: Path) -> None:
         builder = Builder(pool, "table", gram_cache=tmp_path / "cache")
         cached = builder.read(builder.resolve(outer, [inner]), pool.layout.slots[0], 0, 1200)
         assert build(pool, "table", inner, outer).tobytes() == cached.tobytes()
+
+
+def fisher(folder: Path, power: int) -> dict[str, dict[str, str | float]]:
+    information = np.random.default_rng(5).random((40, 30)).astype(np.float32) ** power
+    return {
+        "a": {"fisher": str(save_checkpoint(folder / f"{power}.safetensors", {"w": information}))},
+        "b": {"fisher": str(save_checkpoint(folder / f"{power}b.safetensors", {"w": information[::-1]}))},
+    }
+
+
+def losses(folder: Path, power: int) -> dict[str, dict[str, str | float]]:
+    return {"a": {"loss": 1.0}, "b": {"loss": float(power)}}
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "statistics"),
+    [("fisher", (1.0, 1.0, 1e-9), fisher), ("metrics_weighted", (1.0, 0.0), losses)],
+    ids=["file", "number"],
+)
+def test_statistics_kept_by_a_pool_with_other_attachments_change_no_byte(
+    tmp_path: Path, operator: str, values: tuple[float, ...], statistics: Attach
+) -> None:
+    members = {}
+    for name in ("a", "b", "c"):
+        drawn = np.random.default_rng(ord(name)).standard_normal((40, 30)).astype(np.float32)
+        members[name] = str(save_checkpoint(tmp_path / f"{name}.safetensors", {"w": drawn}))
+    pools = [
+        ModelPool.open(PoolSettings(members, statistics=statistics(tmp_path, power)), tmp_path) for power in (2, 6)
+    ]
+    inner = Recipe(operator, ("pool:a", "pool:b"), (Segment("all", 0, 1200, values),))
+    trimmed = Segment("all", 0, 1200, (1.0, 1.0, 0.3, 0.3, 1.0))
+    outer = Recipe("ties", ("pool:a", f"recipe:{inner.digest}", "pool:c"), (trimmed,))
+    results = []
+    for pool in pools:
+        builder = Builder(pool, "table", gram_cache=tmp_path / "cache")
+        cached = builder.read(builder.resolve(outer, [inner]), pool.layout.slots[0], 0, 1200)
+        assert build(pool, "table", inner, outer).tobytes() == cached.tobytes()
+        results.append(cached)
+    assert not np.array_equal(*results)
