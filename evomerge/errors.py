@@ -105,6 +105,14 @@ class ExecutorError(EvomergeError):
     exit_code = 6
 
 
+class ServiceError(ExecutorError):
+    """A server that scores candidates cannot be reached, refuses, or answers nonsense; no candidate is to blame."""
+
+
+class SpentError(ServiceError):
+    """A budget of requests or items is spent, here or at the server; what was told is safe."""
+
+
 class VerificationError(StoreError):
     """A stored study is not what its strategy makes of the stored results."""
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.candidate import Recipe, Score, check_score
-from evomerge.errors import ConfigError, EvaluationError, EvomergeError, ExecutorError, PoolError
+from evomerge.errors import ConfigError, EvaluationError, EvomergeError, ExecutorError, PoolError, ServiceError
 from evomerge.executor.port import Evaluator, Factory, Missing, Task
+
+BLAMELESS = (ConfigError, PoolError, ServiceError)
+"""What an evaluation may raise that no candidate is to blame for: data, pool or server are not there, or not right."""
 
 LONGEST_REASON = 400  # characters: a line in a table, not a log
 
@@ -41,12 +44,12 @@ def evaluate(evaluator: Evaluator, task: Task, ancestors: tuple[Recipe, ...]) ->
     """One attempt.
 
     Raises:
-        ConfigError, PoolError: the study's data or pool is wrong, which no candidate is to blame for.
+        ConfigError, PoolError, ServiceError: the study's data, pool or server is wrong; no candidate is to blame.
     """
     try:
         answer = evaluator(task, ancestors)
         return answer if isinstance(answer, Missing) else usable(answer)
-    except (ConfigError, PoolError):
+    except BLAMELESS:
         raise
     except (Exception, SystemExit) as error:  # the one broad except: anything may go wrong in a fitness
         return Failure(describe(error))

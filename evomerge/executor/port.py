@@ -6,10 +6,10 @@ The contract, checked by `evomerge.testing.executor.ExecutorContract`:
 * an evaluation that raises, returns something unusable, exceeds the time limit or kills its worker is tried again once
   (``attempts=2``), then comes back as failed with its reason; nothing of that kind leaves ``next`` as an exception;
 * what no candidate is to blame for does leave ``next`` as an exception, and once: an `EvomergeError` of the evaluator's
-  factory (any other error there becomes an `ExecutorError`), a `ConfigError` or `PoolError` of an evaluation (the data
-  or the pool is not what the study says, so every candidate would fail), an error of ``ancestry``, and
-  `ExecutorError` when workers cannot be started or reached. The task is not lost: calling ``next`` again, or resuming
-  the study, evaluates it;
+  factory (any other error there becomes an `ExecutorError`), a `ConfigError`, `PoolError` or `ServiceError` of an
+  evaluation (data, pool or server are not what the study says, so every candidate would fail), an error of
+  ``ancestry``, and `ExecutorError` when workers cannot be started or reached. The task is not lost: calling ``next``
+  again, or resuming the study, evaluates it;
 * an interrupt (Ctrl-C) passes through ``next`` and loses nothing either;
 * tasks and the evaluator factory are all that crosses to a worker: paths and recipes, never tensors;
 * ``close`` ends what the executor started, and nothing else.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from evomerge import errors
 from evomerge.candidate import Recipe, Score
-from evomerge.errors import ConfigError, EvomergeError, PoolError
-from evomerge.executor.edge import Failure, describe, evaluate, set_up
+from evomerge.errors import EvomergeError
+from evomerge.executor.edge import BLAMELESS, Failure, describe, evaluate, set_up
 from evomerge.executor.port import Evaluator, Missing, Task
 
 
@@ -75,7 +75,7 @@ class Worker:
         else:
             try:
                 result = evaluate(self._evaluator, task, ancestors)
-            except (ConfigError, PoolError) as error:
+            except BLAMELESS as error:
                 result = _fatal(error)
         return Answer(result, time.perf_counter() - begun, self._name)
 
