@@ -3,9 +3,9 @@
 A study with such a fitness has no ``pool`` of its own. Its recipes go out as values and come back as scores; neither
 models nor torch are needed here. Beside `Fitness`'s contract:
 
-* ``evaluate`` may be called by several threads at once;
-* it raises `AncestorsWanted` where the other side does not know what a recipe is made of, never when given all of it;
-* it raises `ServiceError` where the other side is at fault, which stops the study and fails no candidate.
+* ``score`` (and ``score_part``) get a `Family` and may be called by several threads at once;
+* they raise `AncestorsWanted` where the other side does not know what a recipe is made of, never when given all of it;
+* they raise `ServiceError` where the other side is at fault, which stops the study and fails no candidate.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.candidate import Recipe, Score, Split
 from evomerge.errors import ConfigError, EvomergeError
@@ -49,6 +46,14 @@ class RemotePool:
         return self.content
 
 
+@dataclass(frozen=True)
+class Family:
+    """A recipe, and what it is made of as far as that was asked for, oldest first: what a `BlackBox` scores."""
+
+    recipe: Recipe
+    ancestors: tuple[Recipe, ...] = ()
+
+
 class BlackBox(Fitness):
     """A fitness that brings its own pool. See the module's docstring."""
 
@@ -64,27 +69,14 @@ class BlackBox(Fitness):
         """
 
     @abstractmethod
-    def evaluate(
-        self,
-        recipe: Recipe,
-        ancestors: tuple[Recipe, ...],
-        split: Split,
-        places: NDArray[np.int64] | None = None,
-        replicate: int = 0,
-    ) -> Score:
-        """The score of the model that a recipe stands for; ``ancestors`` oldest first, as far as they were asked for.
-
-        ``places`` and ``replicate`` are as in `Fitness.score_part`; ``None`` is the whole split.
+    def score(self, model: Family, split: Split) -> Score:
+        """The score of the model that a recipe stands for.
 
         Raises:
-            AncestorsWanted: some are not known there.
+            AncestorsWanted: the other side does not know all that the recipe is made of.
             ServiceError: there is no answer, or no usable one.
             EvaluationError: the candidate cannot be built or scored.
         """
-
-    def score(self, model: Any, split: Split) -> Score:
-        """The score of a recipe that needs no ancestors."""
-        return self.evaluate(model, (), split)
 
     def skeleton(self, folder: Path) -> Any:
         """There is none.

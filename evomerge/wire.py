@@ -154,7 +154,8 @@ class Refused:
 
 def dump(value: Any) -> bytes:
     """One of the dataclasses above as JSON."""
-    body: bytes = _adapter(type(value)).dump_json(value)
+    kind: Any = type(value)
+    body: bytes = _adapter(kind).dump_json(value)
     return body
 
 
@@ -166,8 +167,9 @@ def load(kind: type[T], body: bytes, *, strangers: bool = False) -> T:
     """
     from pydantic import ValidationError
 
+    wanted: Any = kind
     try:
-        found: T = _adapter(kind).validate_json(body, strict=True, extra="ignore" if strangers else "forbid")
+        found: T = _adapter(wanted).validate_json(body, strict=True, extra="ignore" if strangers else "forbid")
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the body"

@@ -21,7 +21,7 @@ def check(file: File, budget: Budget = None, json: Json = False) -> None:
     note("scoring pool members ...")
     document = {
         "study": setup.settings.study,
-        "pool": asdict(setup.pool.report()),
+        "pool": asdict(trial.report_of(setup)),
         "splits": {split: setup.settings.splits.size(split) for split in setup.splits},
         "objectives": [asdict(one) for one in setup.problem.objectives],
         "budget": setup.settings.budget.evaluations,
@@ -38,7 +38,7 @@ def check(file: File, budget: Budget = None, json: Json = False) -> None:
 def _text(setup: Setup, document: dict[str, Any]) -> str:
     settings, pool, cost = setup.settings, document["pool"], document["estimate"]
     main = setup.problem.objectives[0]
-    workers = settings.executor.workers if settings.executor.kind == "ray" else 1
+    workers = 1 if settings.executor.kind == "inline" else settings.executor.workers
     rows = [
         ("strategy", f"{settings.strategy.name}, seed {settings.seed}, window {settings.window}"),
         ("fitness", f"{settings.fitness.name}, {main.direction} {main.name}"),

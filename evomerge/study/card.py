@@ -98,6 +98,11 @@ class _Found:
 def _found(study: StudyStore, candidate: int | None, beside: Path | None) -> _Found:
     one = study.candidates((_chosen(study, candidate),))[0]
     settings = config.stored(study.record.settings)
+    if not settings.pool.members:
+        raise ExportError(
+            f"the models of study {study.record.name!r} are on a server; its owner can build candidate {one.number} "
+            f"(recipe {one.recipe.digest})"
+        )
     pool = ModelPool.open(settings.pool, records.folder_of(study.record, beside))
     _same_pool(pool, study.record)
     return _Found(one, lineage.ancestry(one.recipe, frozenset(), study.recipes), settings, pool)

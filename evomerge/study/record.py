@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from evomerge import config, plugins
@@ -22,6 +23,9 @@ from evomerge.strategy import Problem, Strategy
 
 _LIBRARIES = ("evomerge", "numpy", "torch", "cma", "safetensors", "transformers", "scikit-learn")
 """Distributions whose version may change a result."""
+
+SERVER = "server's "
+"""How names of versions begin that are another machine's."""
 
 _NOT_COMPARED = ("folder", "given")
 
@@ -42,8 +46,9 @@ def make(
     pool: Mapping[str, str],
     data: Mapping[str, str],
     given: Given,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> StudyRecord:
-    """The record of a study that begins now."""
+    """The record of a study that begins now; ``elsewhere`` are versions on the server that scores its candidates."""
     sections = config.canonical(settings)
     for name, value in (("problem", problem), ("data", dict(data)), ("folder", str(root)), ("given", given)):
         sections[name] = config.canonical_text(value)
@@ -55,7 +60,7 @@ def make(
         seed=settings.seed,
         objective=main.name,
         direction=main.direction,
-        versions=versions(settings),
+        versions={**versions(settings), **{f"{SERVER}{name}": version for name, version in elsewhere.items()}},
         pool=dict(pool),
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from evomerge.blackbox import RemotePool
 from evomerge.candidate import MEMBER, Candidate, Recipe, Score, Segment
 from evomerge.errors import EvaluationError
 from evomerge.evaluator import EvaluatorFactory, StudyEvaluator
 from evomerge.executor.port import Task
+from evomerge.merge.report import MemberReport, PoolReport
 from evomerge.strategy import Group
 from evomerge.study.setup import Setup
 
@@ -41,22 +43,44 @@ def estimate(setup: Setup, factory: EvaluatorFactory) -> Estimate:
     """
     evaluator, members, groups = factory(), setup.pool.members[:_TRIALS], setup.pool.groups
     scores = {one: dict(_score(evaluator, mixture((one,), (1.0,), groups)).objectives) for one in members}
+    enough = 0.0 if isinstance(setup.pool, RemotePool) else _TIMED_FOR  # a server's evaluations are counted
     spent, count = 0.0, 0
-    while spent < _TIMED_FOR:
+    while spent <= enough:
         weights = (1.0 / (2 + count), 1.0 - 1.0 / (2 + count))  # other ones each time, lest a cache answer
         recipe = mixture(members, weights[: len(members)], groups)
         began = time.perf_counter()
         _score(evaluator, recipe)
         spent, count = spent + time.perf_counter() - began, count + 1
-    settings, report = setup.settings, setup.pool.report()
-    workers = settings.executor.workers if settings.executor.kind == "ray" else 1
+    settings, report = setup.settings, report_of(setup)
+    workers = 1 if settings.executor.kind == "inline" else settings.executor.workers
     evaluations = settings.budget.evaluations + (settings.finalists if "selection" in setup.splits else 0)
+    built = 4 * max(one.parameters for one in report.sources) + (settings.merge.cache_mb << 20)
+    worker_bytes = 0 if isinstance(setup.pool, RemotePool) else built
     return Estimate(
         scores=scores,
         seconds=spent / count,
         total_seconds=evaluations * spent / count / workers,
-        worker_bytes=4 * max(one.parameters for one in report.sources) + (settings.merge.cache_mb << 20),
+        worker_bytes=worker_bytes,
         shared_bytes=sum(one.bytes for one in report.sources),
+    )
+
+
+def report_of(setup: Setup) -> PoolReport:
+    """What there is of the pool, wherever it is."""
+    pool = setup.pool
+    if not isinstance(pool, RemotePool):
+        return pool.report()
+    size = sum(group.size for group in pool.groups)
+    return PoolReport(
+        sources=tuple(MemberReport(name, pool.place, "remote", size, 0, ()) for name in pool.members),
+        base=pool.base,
+        reference=pool.base or pool.members[0],
+        groups=pool.groups,
+        parameters=size,
+        vector_bytes=4 * size,
+        copied=(),
+        errors=(),
+        warnings=(),
     )
 
 
@@ -75,7 +99,7 @@ def _score(evaluator: StudyEvaluator, recipe: Recipe) -> Score:
 
 def warnings(setup: Setup) -> list[str]:
     """What is allowed, but perhaps not meant."""
-    settings, found = setup.settings, list(setup.pool.report().warnings)
+    settings, found = setup.settings, list(report_of(setup).warnings)
     if "selection" not in setup.splits:
         found.append(
             "splits.selection is empty: the best of the search split becomes the final candidate, and being the "
@@ -84,7 +108,7 @@ def warnings(setup: Setup) -> list[str]:
     if "report" not in setup.splits:
         found.append("splits.report is empty: nothing will say how good the final candidate is on unseen items")
     executor = settings.executor
-    if executor.kind == "ray" and executor.workers > settings.window:
+    if executor.kind != "inline" and executor.workers > settings.window:
         found.append(
             f"executor.workers is {executor.workers}, but only window = {settings.window} candidates are out at once; "
             "the other workers stay idle"

@@ -105,7 +105,7 @@ def _same_final(study: StudyStore, settings: StudySettings, strategy: Strategy[A
 
 def _other_versions(record: StudyRecord, settings: StudySettings) -> dict[str, tuple[str, str]]:
     now = records.versions(settings)
-    names = dict.fromkeys((*record.versions, *now))
+    names = dict.fromkeys(name for name in (*record.versions, *now) if not name.startswith(records.SERVER))
     pairs = {name: (record.versions.get(name, "-"), now.get(name, "-")) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
