@@ -76,12 +76,38 @@ class Recipe:
         return tuple(s.removeprefix(ANCESTOR) for s in self.sources if s.startswith(ANCESTOR))
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How a candidate is to be evaluated on the search split, where it is not simply once on all of its items.
+
+    Attributes:
+        ranges: half-open ranges of places in the study's item order (see `evomerge.itemorder`); None: every item.
+            The score's rows then have one number per asked item, in the order of the ranges, and its objectives are
+            those of these items.
+        replicate: which repetition it is, for a fitness with noise of its own.
+        slopes: the loss's slopes towards the pool's models are wanted, too (`Score.slopes`).
+    """
+
+    ranges: tuple[tuple[int, int], ...] | None = None
+    replicate: int = 0
+    slopes: bool = False
+
+    @property
+    def size(self) -> int | None:
+        """How many items are asked for; None is all of them."""
+        return None if self.ranges is None else sum(stop - start for start, stop in self.ranges)
+
+
+WHOLE = Request()
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A numbered recipe with its history: what Optuna calls a trial.
 
     ``number`` is dense within the study; ``parents`` are candidate numbers, first parent first; ``generation`` is
-    one more than the largest parent's; ``origin`` is the strategy's word for how it came about.
+    one more than the largest parent's; ``origin`` is the strategy's word for how it came about; ``request`` says how
+    it is to be evaluated on the search split.
     """
 
     number: int
@@ -89,6 +115,7 @@ class Candidate:
     parents: tuple[int, ...] = ()
     generation: int = 0
     origin: str = ""
+    request: Request = WHOLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +125,16 @@ class Score:
     ``objectives`` are name and value, in the fitness's order. ``items`` (bool for right/wrong, else float) and
     ``losses`` (float) hold one number per item of the split, same order for every candidate; ``None`` where the
     fitness has no such thing. ``notes`` are free text, never read by a strategy.
+    ``slopes``, where they were asked for, is float64 of shape (groups, members), with one more column for the base,
+    where there is one: the derivative of the mean loss as a group's weights are moved from this model towards the
+    other's, ``<gradient, theta_i - theta>``.
     """
 
     objectives: tuple[tuple[str, float], ...]
     items: Array | None = None
     losses: Array | None = None
     notes: tuple[tuple[str, str], ...] = ()
+    slopes: Array | None = None
 
     def __getitem__(self, objective: str) -> float:
         for name, value in self.objectives:
@@ -166,6 +197,8 @@ def check_score(score: Score, items: int | None = None) -> Score:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             first = int(np.flatnonzero(~np.isfinite(values))[0])
             raise EvaluationError(f"per-item {what} are not finite, first at item {first}")
+    if score.slopes is not None and not np.isfinite(score.slopes).all():
+        raise EvaluationError("the slopes of the loss are not finite; the model's outputs overflow here")
     if all(type(value) is float for _, value in score.objectives):
         return score
     return replace(score, objectives=tuple((name, float(value)) for name, value in score.objectives))

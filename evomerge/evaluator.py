@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evomerge import plugins
-from evomerge.candidate import Recipe, Score, Split, check_items
+from evomerge.blackbox import AncestorsWanted, BlackBox, Family
+from evomerge.candidate import WHOLE, Recipe, Score, Split, check_items
 from evomerge.executor.port import Missing, Task
 from evomerge.fitness import Fitness, Splits
+from evomerge.itemorder import Order, chosen, item_order
 from evomerge.merge.bind import Target, bind
 from evomerge.merge.build import Builder, UnknownAncestors
 from evomerge.merge.folders import cache_folder
@@ -34,6 +41,8 @@ class EvaluatorFactory:
     fitness: Choice
     splits: Splits
     threads: int = 1
+    order: Order = "auto"
+    seed: int = 0
 
     def __call__(self) -> StudyEvaluator:
         """Open the pool and build the live model; no tensor is read before the first candidate needs it."""
@@ -42,24 +51,38 @@ class EvaluatorFactory:
         fitness: Fitness = kind(self.fitness.settings, self.splits)
         fitness.root = self.root
         if fitness.gets == "recipe":
-            return StudyEvaluator(fitness, None, None, None)
+            return StudyEvaluator(fitness, None, None, None, self._item_order(fitness))
         import torch
 
         torch.set_num_threads(self.threads)
         pool = ModelPool.open(self.pool, self.root)
         builder = Builder(pool, self.merge.mode, self.merge.cache_mb << 20, cache_folder(), self.threads)
         model = fitness.skeleton(pool.reference_folder)
-        return StudyEvaluator(fitness, builder, model, bind(model, pool))
+        return StudyEvaluator(fitness, builder, model, bind(model, pool), self._item_order(fitness))
+
+    def _item_order(self, fitness: Fitness) -> Callable[[], NDArray[np.int64]]:
+        def order() -> NDArray[np.int64]:
+            return item_order(self.order, fitness.items("search"), fitness.strata("search"), self.seed)
+
+        return order
 
 
 class StudyEvaluator:
     """Builds a candidate in place into the live model and scores it; nothing touches the disk."""
 
-    def __init__(self, fitness: Fitness, builder: Builder | None, model: Any, target: Target | None) -> None:
+    def __init__(
+        self,
+        fitness: Fitness,
+        builder: Builder | None,
+        model: Any,
+        target: Target | None,
+        order: Callable[[], NDArray[np.int64]],
+    ) -> None:
         self._fitness = fitness
         self._builder = builder
         self._model = model
         self._target = target
+        self._make_order = order
         self._items: dict[Split, int] = {}
 
     def __call__(self, task: Task, ancestors: tuple[Recipe, ...] = ()) -> Score | Missing:
@@ -71,19 +94,39 @@ class StudyEvaluator:
             PoolError, ConfigError: the pool or the data is at fault, not the candidate.
         """
         recipe = task.candidate.recipe
+        if isinstance(self._fitness, BlackBox):
+            try:
+                return self._score(Family(recipe, ancestors), task)
+            except AncestorsWanted:
+                return Missing(frozenset())
         if self._builder is None or self._target is None:
-            return self._counted(self._fitness.score(recipe, task.split), task.split)
+            return self._score(recipe, task)
         try:
             vector = self._builder.resolve(recipe, ancestors)
         except UnknownAncestors as error:
             return Missing(error.cached)
         self._builder.write(vector, self._target)
-        return self._counted(self._fitness.score(self._model, task.split), task.split)
+        return self._score(self._model, task)
+
+    def _score(self, model: Any, task: Task) -> Score:
+        """The score, if it has a number for each item asked for; the executor looks at the numbers themselves."""
+        request = task.candidate.request if task.split == "search" else WHOLE
+        if request.ranges is not None or request.replicate:
+            places = self._order if request.ranges is None else chosen(self._order, request.ranges)
+            if request.ranges is None:
+                places = np.sort(places)  # all of them: in the split's own order, as always
+            score = self._fitness.score_part(model, task.split, places, request.replicate)
+            check_items(score, len(places))
+            return score
+        return self._counted(self._fitness.score(model, task.split), task.split)
 
     def _counted(self, score: Score, split: Split) -> Score:
-        """The score, if it has a number for each item of the split; the executor looks at the numbers themselves."""
         if split not in self._items:
             self._items[split] = self._fitness.items(split)
         if self._items[split]:
             check_items(score, self._items[split])
         return score
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return self._make_order()

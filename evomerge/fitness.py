@@ -6,7 +6,8 @@ Its contract, checked by `evomerge.testing.FitnessContract`:
 * a pure function of (weights, split): same score for the same bytes, whatever was scored before;
 * ``items`` and ``losses`` hold one finite number per item, same items in the same order for every candidate;
 * it never changes the model it is given, and keeps no reference to it;
-* data is read in ``__init__`` or at first use, never at import.
+* data is read in ``__init__`` or at first use, never at import;
+* ``score_part`` of some places gives the numbers that ``score`` gives there, to rounding.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evomerge.candidate import Score, Split
-from evomerge.errors import ConfigError
+from evomerge.errors import ConfigError, EvaluationError
 from evomerge.strategy import Objective
 
 
@@ -83,6 +87,15 @@ class Fitness(ABC):
     """What ``score`` is given: ``"model"`` (a live module with the candidate's weights) or ``"recipe"`` (no weights).
     An instance may choose by its settings; with ``"recipe"`` nobody calls ``skeleton``."""
 
+    parts: bool = False
+    """Whether `score_part` is there: scores of some of a split's items."""
+
+    losses: bool = False
+    """Whether scores hold a loss for each item."""
+
+    noisy: bool = False
+    """Whether repeating an evaluation gives another score (sampled answers, say); ``replicate`` tells them apart."""
+
     root: Path = Path()
     """The folder that relative paths in the settings start from: the study file's. Set before anything is read."""
 
@@ -105,6 +118,17 @@ class Fitness(ABC):
     @abstractmethod
     def score(self, model: Any, split: Split) -> Score:
         """Score the model on the items of one split."""
+
+    def score_part(self, model: Any, split: Split, places: NDArray[np.int64], replicate: int = 0) -> Score:
+        """Score the model on the items at these places of the split, in this order; only where ``parts``.
+
+        ``items`` and ``losses`` hold one number per place, the objectives are those of these items alone.
+        """
+        raise EvaluationError(f"{type(self).__name__} cannot score some of its items only")
+
+    def strata(self, split: Split) -> NDArray[np.int64] | None:
+        """A class number for each item of the split (its label or task), where items come in kinds; else None."""
+        return None
 
     def check(self, folder: Path) -> None:
         """Raise `EvomergeError` for whatever can be known to be wrong before the first evaluation."""

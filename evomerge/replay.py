@@ -6,6 +6,7 @@ import hashlib
 from typing import TypeVar
 
 from evomerge import codec
+from evomerge.candidate import Candidate
 from evomerge.errors import ResumeError
 from evomerge.store.port import Change, StudyStore, Turn
 from evomerge.strategy import State, Strategy
@@ -25,7 +26,7 @@ def advance(strategy: Strategy[S], state: S, turn: Turn) -> S:
         return state
     state, asked = strategy.ask(state, len(turn.asked))
     for then, now in zip(turn.asked, asked, strict=False):
-        if (then.number, then.parents, then.recipe.digest) != (now.number, now.parents, now.recipe.digest):
+        if _identity(then) != _identity(now):
             raise ResumeError(
                 f"turn {turn.seq}: the strategy now asks another candidate {now.number} than the journal holds; the "
                 "strategy's code, its settings or a library changed since; resume with the versions stored with it"
@@ -33,6 +34,10 @@ def advance(strategy: Strategy[S], state: S, turn: Turn) -> S:
     if len(asked) != len(turn.asked):
         raise ResumeError(f"turn {turn.seq}: the strategy asked {len(turn.asked)} candidates then, {len(asked)} now")
     return state
+
+
+def _identity(candidate: Candidate) -> tuple[object, ...]:
+    return candidate.number, candidate.parents, candidate.recipe.digest, candidate.request
 
 
 def state_digest(state: object) -> tuple[str, str]:

@@ -167,7 +167,7 @@ class Runner(Generic[S]):
         if evaluated.score is None:
             self._failed += 1
             self._study.add_event("warning", "failed", evaluated.failure or "", number)
-        else:
+        elif evaluated.candidate.request.ranges is None:
             value = evaluated.score[objective.name]
             if self._best is None or objective.gain(value) > objective.gain(self._best):
                 self._best, self._best_number = value, number

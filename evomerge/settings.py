@@ -36,7 +36,7 @@ class PoolSettings:
             or ``step``, or a ``.safetensors`` file such as ``fisher`` or ``activations``, by that name.
     """
 
-    members: dict[str, str]
+    members: dict[str, str] = field(default_factory=dict)
     base: str | None = None
     order: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -68,6 +68,19 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True)
+class EvaluationSettings:
+    """How evaluations are spent.
+
+    Attributes:
+        order: the order in which items are asked for where a strategy has candidates scored on some of them only:
+            ``natural`` (that of the split), ``random``, ``stratified`` (random, every kind of item spread evenly), or
+            ``auto``, which is stratified where items come in kinds and else random.
+    """
+
+    order: Literal["auto", "natural", "random", "stratified"] = "auto"
+
+
+@dataclass(frozen=True)
 class MergeSettings:
     """How candidates are built. Both ways agree to rounding.
 
@@ -87,8 +100,9 @@ class ExecutorSettings:
     """Where candidates are scored. Nothing here changes a study's results.
 
     Attributes:
-        kind: ``inline`` scores in the driver's process, one at a time; ``ray`` on workers of their own.
-        workers: how many Ray workers.
+        kind: ``inline`` scores in the driver's process, one at a time; ``ray`` on workers of their own; ``threads``
+            waits for many answers at once, where a server scores the candidates.
+        workers: how many Ray workers, or threads.
         threads: torch threads per worker, which also build large models.
         time_limit: seconds that one evaluation may take; default: no limit.
         ray_address: of a standing Ray cluster; default: a local Ray of its own, ended with the run.
@@ -96,7 +110,7 @@ class ExecutorSettings:
         gpus: GPUs that Ray reserves for a worker.
     """
 
-    kind: Literal["inline", "ray"] = "inline"
+    kind: Literal["inline", "ray", "threads"] = "inline"
     workers: Annotated[int, Gt(0)] = 2
     threads: Annotated[int, Gt(0)] = 1
     time_limit: Annotated[float, Gt(0)] | None = None
@@ -125,13 +139,13 @@ class StoreSettings:
     keep_losses: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudySettings:
     """A whole study file.
 
     Attributes:
         study: the study's name in the database.
-        pool: the models to merge.
+        pool: the models to merge; left out where the fitness brings its own.
         fitness: what scores a model, by name, and its settings.
         strategy: what decides which candidates to try, by name, and its settings.
         splits: which items are used for what.
@@ -143,13 +157,14 @@ class StudySettings:
         telling: results are told to the strategy in the order ``asked``, which gives the same study for any number of
             workers, or in the order of ``completion``, which is recorded and so resumes exactly too.
         finalists: how many of the best on the search split are scored on the selection split.
+        evaluation: how evaluations are spent.
         merge: how candidates are built.
         executor: where they are scored.
         store: where the study is kept.
     """
 
     study: str
-    pool: PoolSettings
+    pool: PoolSettings = field(default_factory=PoolSettings)
     fitness: Choice
     strategy: Choice
     splits: Splits
@@ -159,6 +174,7 @@ class StudySettings:
     window: Annotated[int, Gt(0)] = 8
     telling: Literal["asked", "completion"] = "asked"
     finalists: Annotated[int, Gt(0)] = 10
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     merge: MergeSettings = field(default_factory=MergeSettings)
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     store: StoreSettings = field(default_factory=StoreSettings)

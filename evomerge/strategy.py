@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
-from evomerge.candidate import Candidate, Evaluated
+from evomerge.candidate import Candidate, Evaluated, Recipe
 from evomerge.errors import StrategyError
 from evomerge.parameter import Declaration
 
@@ -54,6 +54,9 @@ class Problem:
     ``members`` are the experts of the model pool in order; ``base`` is their common ancestor, where there is one;
     ``items`` is the number of search items (0 when the fitness scores none singly); ``objectives`` has the one
     that matters most first; ``operators`` are the declarations that the strategy's search spaces asked for.
+    ``losses``, ``parts`` and ``slopes`` say what the fitness can do: a loss for each item, a score of some of the items
+    only, and the loss's slopes towards the pool's models (see `evomerge.candidate.Request`). ``noisy``: repeating an
+    evaluation gives another score. ``seeds`` are recipes to begin from, best first, where an earlier stage found some.
     """
 
     seed: int
@@ -63,6 +66,11 @@ class Problem:
     items: int = 0
     base: str | None = None
     operators: tuple[Declaration, ...] = ()
+    losses: bool = False
+    parts: bool = False
+    slopes: bool = False
+    noisy: bool = False
+    seeds: tuple[Recipe, ...] = ()
 
     def operator(self, name: str) -> Declaration:
         """The declaration of an operator.

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from evomerge import plugins
-from evomerge.candidate import Candidate, Recipe, Score, Segment
+from evomerge.candidate import Candidate, Recipe, Request, Score, Segment
 from evomerge.errors import EvaluationError, PoolError
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.executor.port import Missing, Task
@@ -62,9 +62,18 @@ class OfRecipes(Sum):
         return Score((("sum", model.segments[0].values[0]),), np.zeros(4, bool))
 
 
+class Numbered(Sum):
+    """Each item scores its own number, all of them the number of the repetition."""
+
+    parts = True
+
+    def score_part(self, model: Any, split: str, places: Any, replicate: int = 0) -> Score:
+        return Score((("sum", float(replicate)),), places.astype(float))
+
+
 @pytest.fixture
 def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluatorFactory:
-    known: dict[str, type[Fitness]] = {"sum": Sum, "recipes": OfRecipes}
+    known: dict[str, type[Fitness]] = {"sum": Sum, "recipes": OfRecipes, "numbered": Numbered}
     monkeypatch.setattr(plugins, "fitness", lambda name: known[name])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
@@ -125,6 +134,23 @@ def test_a_score_with_too_few_items_is_refused(factory: EvaluatorFactory) -> Non
     evaluator = replace(factory, fitness=Choice("sum", SumSettings(returned=3)))()
     with pytest.raises(EvaluationError, match="the split has 4 items"):
         evaluator(task(mix(0.5, "pool:one", "pool:two")))
+
+
+def test_some_items_are_asked_for_in_the_order_of_the_study(factory: EvaluatorFactory) -> None:
+    evaluator = replace(factory, fitness=Choice("numbered", SumSettings()), order="natural")()
+    recipe = mix(0.5, "pool:one", "pool:two")
+    some = evaluator(Task(Candidate(0, recipe, request=Request(((2, 4), (0, 1))))))
+    assert isinstance(some, Score)
+    assert some.items is not None
+    assert some.items.tolist() == [2, 3, 0]
+    again = evaluator(Task(Candidate(0, recipe, request=Request(replicate=3))))
+    assert isinstance(again, Score)
+    assert again["sum"] == 3
+    assert again.items is not None
+    assert again.items.tolist() == [0, 1, 2, 3]
+    whole = evaluator(Task(Candidate(0, recipe, request=Request(((2, 4),))), "report"))
+    assert isinstance(whole, Score)
+    assert whole["sum"] > 3, "other splits are always scored as a whole"
 
 
 def test_a_pool_that_is_gone_is_nobodys_candidate_fault(factory: EvaluatorFactory, tmp_path: Path) -> None:

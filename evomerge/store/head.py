@@ -29,7 +29,8 @@ class Head:
         self.asked += len(turn.asked)
         for evaluated in turn.told:
             self.told += 1
-            value = main_value(evaluated, objective)
+            whole = evaluated.candidate.request.ranges is None  # some items alone may be easy ones
+            value = main_value(evaluated, objective) if whole else None
             if evaluated.score is None:
                 self.failed += 1
             elif value is not None and (self.best is None or _better(value, self.best, direction)):

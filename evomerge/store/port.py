@@ -188,7 +188,7 @@ class StudyStore(ABC):
 
     @abstractmethod
     def turns(self, after: int = -1, items: bool = True) -> Iterator[Turn]:
-        """The journal, turn by turn, from ``after + 1`` on. ``items=False`` leaves out per-item numbers (faster)."""
+        """The journal, turn by turn, from ``after + 1`` on. ``items=False`` leaves out rows and slopes (faster)."""
 
     @abstractmethod
     def snapshots(self) -> tuple[Snapshot, ...]:

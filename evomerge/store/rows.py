@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evomerge import codec
-from evomerge.candidate import Array, Candidate, Cost, Evaluated, Recipe, Score, Split
+from evomerge.candidate import WHOLE, Array, Candidate, Cost, Evaluated, Recipe, Request, Score, Split
 from evomerge.errors import CodecError
 from evomerge.store.head import main_value
 from evomerge.store.port import Change, Lease, StudyRecord, Summary
@@ -121,14 +121,26 @@ def candidate_row(study: int, candidate: Candidate) -> Row:
     return study, number, recipe.digest, generation, plain(candidate.origin), recipe.text
 
 
+def request_rows(study: int, asked: Sequence[Candidate]) -> list[Row]:
+    """The rows of ``requests``: of those that are asked otherwise than usual."""
+    return [(study, one.number, codec.dump(one.request)) for one in asked if one.request != WHOLE]
+
+
+def slope_rows(study: int, told: Sequence[Evaluated]) -> list[Row]:
+    """The rows of ``slopes``."""
+    found = [(one.candidate.number, one.score.slopes) for one in told if one.score is not None]
+    return [(study, number, *pack(slopes)) for number, slopes in found if slopes is not None]
+
+
 def parent_rows(study: int, candidate: Candidate) -> list[Row]:
     """The rows of ``parents``."""
     return [(study, candidate.number, place, integer(parent)) for place, parent in enumerate(candidate.parents)]
 
 
-def to_candidate(row: Any, parents: Sequence[int]) -> Candidate:
-    """The candidate of a row and its parents."""
-    return Candidate(row.number, codec.load(Recipe, row.recipe), tuple(parents), row.generation, row.origin)
+def to_candidate(row: Any, parents: Sequence[int], request: str | None = None) -> Candidate:
+    """The candidate of a row, its parents and the text of its request, if it has one."""
+    asked = WHOLE if request is None else codec.load(Request, request)
+    return Candidate(row.number, codec.load(Recipe, row.recipe), tuple(parents), row.generation, row.origin, asked)
 
 
 def change_row(study: int, turn: int, place: int, change: Change) -> Row:
@@ -153,13 +165,13 @@ def score_row(study: int, split: Split, evaluated: Evaluated, objective: str, lo
     return study, split, number, *said, *paid, items_form, losses_form, items, packed
 
 
-def to_evaluated(candidate: Candidate, row: Any) -> Evaluated:
-    """The result of a row of ``scores`` (which may lack the packed columns)."""
+def to_evaluated(candidate: Candidate, row: Any, slopes: Array | None = None) -> Evaluated:
+    """The result of a row of ``scores`` (which may lack the packed columns), with its slopes, if it has any."""
     score = None
     if row.objectives is not None:
         objectives = tuple((name, value) for name, value in json.loads(row.objectives))
         notes = tuple((key, text) for key, text in json.loads(row.notes)) if row.notes else ()
         items, losses = getattr(row, "items", None), getattr(row, "losses", None)
-        score = Score(objectives, unpack(row.items_form, items), unpack(row.losses_form, losses), notes)
+        score = Score(objectives, unpack(row.items_form, items), unpack(row.losses_form, losses), notes, slopes)
     failure = None if row.failure is None else json.loads(row.failure)
     return Evaluated(candidate, score, failure, Cost(row.seconds, row.attempts, row.worker))

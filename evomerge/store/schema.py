@@ -24,7 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 """Every schema version there ever was, oldest first; the last one is this module's."""
 
 VERSION_TABLE = "evomerge_alembic_version"
@@ -124,6 +124,20 @@ scores = _table(
     Column("items", LargeBinary, nullable=True),  # the large columns last, so that reading the others skips them
     Column("losses", LargeBinary, nullable=True),
     key=("study", "split", "number"),
+    rowid=True,
+)
+
+requests = _table(  # of the candidates that are not simply evaluated once on all items
+    "requests", _int("study"), _int("number"), _text("request"), key=("study", "number")
+)
+
+slopes = _table(
+    "slopes",
+    _int("study"),
+    _int("number"),
+    _text("form"),  # dtype and shape, as of items
+    Column("packed", LargeBinary, nullable=False),
+    key=("study", "number"),
     rowid=True,
 )
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Select, select
 
 from evomerge import codec
-from evomerge.candidate import Candidate, Evaluated, Recipe, Split
+from evomerge.candidate import Array, Candidate, Evaluated, Recipe, Split
 from evomerge.store import rows
 from evomerge.store.port import Change, Turn
-from evomerge.store.schema import candidates, journal, parents, populations, scores
+from evomerge.store.schema import candidates, journal, parents, populations, requests, scores, slopes
 
 T = TypeVar("T")
 
@@ -41,11 +41,11 @@ class Reader:
         """The known ones among these candidates, by number."""
         found: dict[int, Candidate] = {}
         for page in pages(numbers):
-            edges = self._parents(page)
+            edges, asked = self._parents(page), self._requests(page)
             columns = (candidates.c.number, candidates.c.generation, candidates.c.origin, candidates.c.recipe)
             query = select(*columns).where(candidates.c.study == self.study, candidates.c.number.in_(page))
             for row in self.connection.execute(query):
-                found[row.number] = rows.to_candidate(row, edges.get(row.number, ()))
+                found[row.number] = rows.to_candidate(row, edges.get(row.number, ()), asked.get(row.number))
         return found
 
     def _parents(self, numbers: list[int]) -> dict[int, list[int]]:
@@ -55,6 +55,16 @@ class Reader:
         for child, parent in self.connection.execute(query.order_by(parents.c.child, parents.c.place)):
             found[child].append(parent)
         return found
+
+    def _requests(self, numbers: list[int]) -> dict[int, str]:
+        query = select(requests.c.number, requests.c.request)
+        query = query.where(requests.c.study == self.study, requests.c.number.in_(numbers))
+        return {row.number: row.request for row in self.connection.execute(query)}
+
+    def _slopes(self, numbers: list[int]) -> dict[int, Array | None]:
+        query = select(slopes.c.number, slopes.c.form, slopes.c.packed)
+        query = query.where(slopes.c.study == self.study, slopes.c.number.in_(numbers))
+        return {number: rows.unpack(form, packed) for number, form, packed in self.connection.execute(query)}
 
     def recipes(self, digests: Iterable[str]) -> dict[str, Recipe]:
         """The known ones among these recipes, by digest."""
@@ -72,21 +82,24 @@ class Reader:
         found: list[Any] = []
         for page in pages(numbers):
             found += self.connection.execute(self._scores(split).where(scores.c.number.in_(page))).all()
-        return self._evaluated(found, known)
+        return self._evaluated(split, found, known)
 
     def score_page(self, split: Split, after: int) -> dict[int, Evaluated]:
         """The next page of results on a split with numbers above ``after``, in order of number."""
         query = self._scores(split).where(scores.c.number > after).order_by(scores.c.number).limit(PAGE)
-        return self._evaluated(self.connection.execute(query).all(), {})
+        return self._evaluated(split, self.connection.execute(query).all(), {})
 
     def _scores(self, split: Split) -> Select[Any]:
         query = select(*(scores.columns if self.items else _SLIM))
         return query.where(scores.c.study == self.study, scores.c.split == split)
 
-    def _evaluated(self, found: Sequence[Any], known: dict[int, Candidate]) -> dict[int, Evaluated]:
+    def _evaluated(self, split: Split, found: Sequence[Any], known: dict[int, Candidate]) -> dict[int, Evaluated]:
         unknown = [row.number for row in found if row.number not in known]
         candidate = known | self.candidates(unknown) if unknown else known
-        return {row.number: rows.to_evaluated(candidate[row.number], row) for row in found}
+        wanted = found if self.items and split == "search" else ()
+        sloping = [row.number for row in wanted if candidate[row.number].request.slopes]
+        steep = {number: one for page in pages(sloping) for number, one in self._slopes(page).items()}
+        return {row.number: rows.to_evaluated(candidate[row.number], row, steep.get(row.number)) for row in found}
 
     def turns(self, first: int, last: int, waiting: dict[int, Candidate]) -> list[Turn]:
         """Turns ``first`` to ``last``. ``waiting`` holds candidates asked and not yet told, and is kept up to date."""

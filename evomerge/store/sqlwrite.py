@@ -25,7 +25,9 @@ from evomerge.store.schema import (
     journal,
     parents,
     populations,
+    requests,
     scores,
+    slopes,
     snapshots,
     studies,
 )
@@ -50,7 +52,9 @@ class Batch:
         changes = [rows.change_row(study, seq, place, change) for place, change in enumerate(turn.changes)]
         words = " ".join(str(row[2]) for row in told), " ".join(str(row[1]) for row in asked)
         self._extend(scores, told)
+        self._extend(slopes, rows.slope_rows(study, turn.told))
         self._extend(candidates, asked)
+        self._extend(requests, rows.request_rows(study, turn.asked))
         self._extend(parents, edges)
         self._extend(populations, changes)
         self._extend(journal, [(study, seq, *words)])
@@ -58,6 +62,8 @@ class Batch:
     def add_scores(self, split: Split, evaluated: Sequence[Evaluated]) -> None:
         """Take results."""
         self._extend(scores, self._score_rows(split, evaluated))
+        if split == "search":
+            self._extend(slopes, rows.slope_rows(self.study, evaluated))
 
     def add_snapshot(self, snapshot: Snapshot) -> None:
         """Take a snapshot."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evomerge import config, lineage
+from evomerge.blackbox import RemotePool
 from evomerge.config import StudyFile
 from evomerge.errors import EvomergeError, LeaseError, ResumeError, StoreUnavailableError
 from evomerge.evaluator import EvaluatorFactory
@@ -152,10 +153,12 @@ def factory_of(setup: Setup) -> EvaluatorFactory:
     settings = setup.settings
     return EvaluatorFactory(
         root=setup.root,
-        pool=setup.pool.settings,
+        pool=setup.settings.pool if isinstance(setup.pool, RemotePool) else setup.pool.settings,
         merge=settings.merge,
         fitness=settings.fitness,
         splits=settings.splits,
+        order=settings.evaluation.order,
+        seed=settings.seed,
         threads=settings.executor.threads,
     )
 
@@ -171,6 +174,12 @@ def executor_of(settings: StudySettings, factory: EvaluatorFactory, ancestry: An
         from evomerge.executor.inline import InlineExecutor
 
         return InlineExecutor(factory, ancestry, time_limit=chosen.time_limit, on_event=on_event)
+    if chosen.kind == "threads":
+        from evomerge.executor.threads import ThreadExecutor
+
+        return ThreadExecutor(
+            factory, ancestry, workers=chosen.workers, time_limit=chosen.time_limit, on_event=on_event
+        )
     from evomerge.executor.ray import RayExecutor
 
     return RayExecutor(

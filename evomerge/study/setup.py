@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from evomerge import plugins
+from evomerge.blackbox import BlackBox, RemotePool
 from evomerge.candidate import Split
 from evomerge.errors import ConfigError, PluginError, nearest
 from evomerge.fitness import Fitness
 from evomerge.merge.pool import ModelPool
 from evomerge.parameter import Declaration
-from evomerge.settings import StudySettings
+from evomerge.settings import PoolSettings, StudySettings
 from evomerge.space import Space
 from evomerge.store.port import StudyRecord
 from evomerge.strategy import Objective, Problem
@@ -27,7 +28,7 @@ class Setup:
 
     settings: StudySettings
     root: Path
-    pool: ModelPool
+    pool: ModelPool | RemotePool
     fitness: Fitness
     problem: Problem
     record: StudyRecord
@@ -58,11 +59,10 @@ def prepare(settings: StudySettings, root: Path, text: str, given: Given | None 
 
 
 def _prepare(settings: StudySettings, root: Path, text: str, given: Given) -> Setup:
-    pool = ModelPool.open(settings.pool, root)
-    pool.check()
     fitness = fitness_of(settings, root)
+    pool = _pool(settings, root, fitness)
     objectives = _objectives(settings, fitness)
-    fitness.check(pool.reference_folder)
+    fitness.check(Path() if isinstance(pool, RemotePool) else pool.reference_folder)
     problem = Problem(
         seed=settings.seed,
         members=pool.members,
@@ -71,19 +71,36 @@ def _prepare(settings: StudySettings, root: Path, text: str, given: Given) -> Se
         items=fitness.items("search"),
         base=pool.base,
         operators=declarations(settings.strategy.settings),
+        losses=fitness.losses,
+        parts=fitness.parts,
+        noisy=fitness.noisy,
     )
     records.strategy_of(settings, problem)
-    pool.check_finite()
+    data, versions = dict(fitness.fingerprint()), {}
+    if isinstance(pool, RemotePool):
+        versions = pool.versions
+    else:
+        pool.check_finite()
+        data |= pool.statistics_digests()
     record = records.make(
-        settings,
-        text,
-        root,
-        problem,
-        pool=pool.digests(),
-        data={**fitness.fingerprint(), **pool.statistics_digests()},
-        given=given,
+        settings, text, root, problem, pool=pool.digests(), data=data, given=given, elsewhere=versions
     )
     return Setup(settings, root, pool, fitness, problem, record)
+
+
+def _pool(settings: StudySettings, root: Path, fitness: Fitness) -> ModelPool | RemotePool:
+    """The study's models, or those that its fitness brings."""
+    if isinstance(fitness, BlackBox):
+        if settings.pool != PoolSettings():
+            raise ConfigError(f"fitness {settings.fitness.name!r} brings its own pool; leave out the study's pool")
+        return fitness.pool()
+    if settings.executor.kind == "threads":
+        raise ConfigError(
+            f"executor.kind is threads, but fitness {settings.fitness.name!r} scores in this process; use inline or ray"
+        )
+    pool = ModelPool.open(settings.pool, root)
+    pool.check()
+    return pool
 
 
 def declarations(settings: Any) -> tuple[Declaration, ...]:

@@ -120,6 +120,24 @@ class FitnessContract:
             if mine is not None and straight is not None:
                 np.testing.assert_allclose(np.roll(mine, middle - start), straight, rtol=1e-5, atol=1e-6)
 
+    def test_some_items_are_scored_as_among_all(self, fitness: Fitness, tmp_path: Path) -> None:
+        if not fitness.parts:
+            return
+        model, size = self.subject(fitness, tmp_path, 1), fitness.items("search")
+        whole = fitness.score(model, "search")
+        for places in (np.array([size - 1, 0, 3]), np.array([2]), np.arange(size)):
+            part = check_score(fitness.score_part(model, "search", places), len(places))
+            assert [name for name, _ in part.objectives] == [name for name, _ in whole.objectives]
+            for mine, all_of_them in ((part.items, whole.items), (part.losses, whole.losses)):
+                assert (mine is None) == (all_of_them is None)
+                if mine is not None and all_of_them is not None:
+                    np.testing.assert_allclose(mine, all_of_them[places], rtol=1e-5, atol=1e-6)
+
+    def test_items_come_in_kinds_or_do_not(self, fitness: Fitness, tmp_path: Path) -> None:
+        self.subject(fitness, tmp_path, 1)
+        strata = fitness.strata("search")
+        assert strata is None or (strata.shape == (fitness.items("search"),) and strata.min() >= 0)
+
     def test_the_model_is_left_as_it_was(self, fitness: Fitness, tmp_path: Path) -> None:
         model = self.subject(fitness, tmp_path, 1)
         before = _weights(fitness, model)

@@ -13,10 +13,9 @@ import numpy as np
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
-from evomerge.candidate import Split
 from evomerge.errors import ConfigError
 from evomerge.fitness import Splits
-from evomerge_fitness.classification import SPLITS, Classification, transposed
+from evomerge_fitness.classification import SPLITS, Classification, Where, keep, transposed
 from evomerge_fitness.npz import class_numbers, read_npz
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ class ArrayClassification(Classification):
     def __init__(self, settings: ArraySettings, splits: Splits) -> None:
         super().__init__(splits, settings.losses)
         self.settings = settings
-        self._inputs: dict[Split, Tensor] = {}
-        self._fused: dict[Split, Logits] = {}
+        self._inputs: dict[Where, Tensor] = {}
+        self._fused: dict[Where, Logits] = {}
 
     @property
     def source(self) -> str:
@@ -89,37 +88,37 @@ class ArrayClassification(Classification):
             digest.update(array.tobytes())
         return {self.settings.data: digest.hexdigest()}
 
-    def logits(self, model: Any, split: Split) -> Tensor:
-        """The model's logits on the split, classes x items."""
+    def logits(self, model: Any, where: Where) -> Tensor:
+        """The model's logits on the split or part, classes x items."""
         import torch
 
         from evomerge_fitness.mlp import MLP
 
         if isinstance(model, MLP):
-            fused = self._fused.get(split)
+            fused = self._fused.get(where)
             if fused is None or fused.config != model.config:
-                fused = self._fuse(model, split)
+                fused = self._fuse(model, where)
             return fused(model)
-        x = self._x(split)
+        x = self._x(where)
         device = next((parameter.device for parameter in model.parameters()), x.device)
         outputs = (model(rows.to(device)) for rows in torch.split(x, self.settings.batch or 256))
         return transposed([getattr(output, "logits", output) for output in outputs])
 
-    def _fuse(self, model: Any, split: Split) -> Logits:
+    def _fuse(self, model: Any, where: Where) -> Logits:
         from evomerge_fitness.mlp import Logits
 
-        x, wanted = self._x(split).flatten(1), model.config.layer_sizes[0]
+        x, wanted = self._x(where).flatten(1), model.config.layer_sizes[0]
         if x.shape[1] != wanted:
             raise ConfigError(f"{self.source} has {x.shape[1]} features per item, but the model takes {wanted}")
-        self._fused[split] = Logits(model.config, x, self.settings.batch)
-        return self._fused[split]
+        self._fused.pop(where, None)
+        return keep(self._fused, where, Logits(model.config, x, self.settings.batch))
 
-    def _x(self, split: Split) -> Tensor:
+    def _x(self, where: Where) -> Tensor:
         import torch
 
-        if split not in self._inputs:
-            self._inputs[split] = torch.from_numpy(self._data[0][self.indices(split)])
-        return self._inputs[split]
+        if where not in self._inputs:
+            return keep(self._inputs, where, torch.from_numpy(self._data[0][self.indices(where)]))
+        return self._inputs[where]
 
     @cached_property
     def _data(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +21,37 @@ if TYPE_CHECKING:
 SPLITS: tuple[Split, ...] = ("search", "selection", "report")
 
 
+Where = Split | tuple[Split, bytes]
+"""A split, or some of its items: their places as bytes of int64, so that what is prepared for them can be kept."""
+
+T = TypeVar("T")
+_KEPT = 32  # parts of splits that things stay prepared for: rounds of a race come again for every candidate
+
+
+def keep(kept: dict[Where, T], where: Where, value: T) -> T:
+    """Keep what was prepared for ``where``; of parts only the newest."""
+    parts = [key for key in kept if isinstance(key, tuple)]
+    if isinstance(where, tuple) and len(parts) >= _KEPT:
+        del kept[parts[0]]
+    return kept.setdefault(where, value)
+
+
 class Classification(Fitness):
     """Right or wrong and the loss, for each item of a labelled data set that the splits cut up."""
 
+    parts = True
+
     def __init__(self, splits: Splits, losses: bool) -> None:
         self.splits = splits
-        self.with_losses = losses
-        self._judges: dict[Split, Judge] = {}
+        self.losses = losses
+        self._judges: dict[Where, Judge] = {}
         self._labels: NDArray[np.int64] | None = None
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """Accuracy (higher is better) and, with losses, mean cross-entropy in nats (lower is better)."""
         accuracy = Objective("accuracy")
-        return (accuracy, Objective("cross_entropy", "minimize")) if self.with_losses else (accuracy,)
+        return (accuracy, Objective("cross_entropy", "minimize")) if self.losses else (accuracy,)
 
     def items(self, split: Split) -> int:
         """How many items the split has."""
@@ -46,13 +63,24 @@ class Classification(Fitness):
         Raises:
             ConfigError: an empty split, or labels that the model has no class for.
         """
+        return self._score(model, split)
+
+    def score_part(self, model: Any, split: Split, places: NDArray[np.int64], replicate: int = 0) -> Score:
+        """The same for some items. A replicate is the same again."""
+        return self._score(model, (split, np.ascontiguousarray(places, dtype=np.int64).tobytes()))
+
+    def strata(self, split: Split) -> NDArray[np.int64]:
+        """The label of every item of the split."""
+        return self._known_labels()[self.indices(split)]
+
+    def _score(self, model: Any, where: Where) -> Score:
         import torch
 
         with torch.inference_mode():
-            judge = self._judges.get(split) or self._judge(split)
-            logits = self.logits(model, split)
+            judge = self._judges.get(where) or self._judge(where)
+            logits = self.logits(model, where)
             correct = judge.correct(logits)
-            losses = judge.losses(logits) if self.with_losses else None
+            losses = judge.losses(logits) if self.losses else None
         accuracy = ("accuracy", int(np.count_nonzero(correct)) / len(correct))
         if losses is None:
             return Score((accuracy,), correct)
@@ -68,15 +96,19 @@ class Classification(Fitness):
         """The class number of every item of the data set."""
 
     @abstractmethod
-    def logits(self, model: Any, split: Split) -> Tensor:
-        """The model's float32 logits on the split, classes x items, contiguous, on the CPU."""
+    def logits(self, model: Any, where: Where) -> Tensor:
+        """The model's float32 logits on the split or part, classes x items, contiguous, on the CPU."""
 
-    def indices(self, split: Split) -> NDArray[np.int64]:
-        """Places in the data set of the split's items, in order.
+    def indices(self, where: Where) -> NDArray[np.int64]:
+        """Places in the data set of the split's (or part's) items, in order.
 
         Raises:
             ConfigError: the split has none, or reaches beyond the data.
         """
+        if isinstance(where, tuple):
+            split, places = where
+            return self.indices(split)[np.frombuffer(places, dtype=np.int64)]
+        split = where
         ranges = self.splits.ranges(split)
         if not ranges:
             raise ConfigError(f"splits.{split} is empty, so nothing can be scored on it; give it a range of items")
@@ -92,11 +124,11 @@ class Classification(Fitness):
             self._labels = labels
         return self._labels
 
-    def _judge(self, split: Split) -> Judge:
+    def _judge(self, where: Where) -> Judge:
         from evomerge_fitness.judging import Judge
 
-        labels = self._known_labels()[self.indices(split)]
-        return self._judges.setdefault(split, Judge(labels, f"{self.source}, splits.{split},"))
+        labels, split = self._known_labels()[self.indices(where)], where[0] if isinstance(where, tuple) else where
+        return keep(self._judges, where, Judge(labels, f"{self.source}, splits.{split},"))
 
 
 def transposed(batches: list[Tensor]) -> Tensor:

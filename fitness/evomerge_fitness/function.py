@@ -30,6 +30,8 @@ class CallableSettings:
     item numbers of the split (int64), and the split's name. It returns a number, a dict of numbers, or a `Score`.
     ``objectives`` are the names it returns and which way is better, the main one first. With ``per_item`` it returns a
     `Score` whose ``items`` (and ``losses``, if it has any) hold one number per index, in order.
+    ``noisy`` says that another call with the same model gives another score; the function is then called with a fourth
+    argument, the number of the repetition.
     ``skeleton`` builds the live model: ``auto`` by the checkpoint's ``config.json``, or a function of the checkpoint
     folder, named like ``function``.
     """
@@ -37,6 +39,7 @@ class CallableSettings:
     function: str
     objectives: dict[str, Direction] = field(default_factory=lambda: {"score": "maximize"})
     per_item: bool = False
+    noisy: bool = False
     gets: Literal["model", "recipe"] = "model"
     skeleton: str = "auto"
 
@@ -52,6 +55,8 @@ class CallableFitness(Fitness):
         self.settings = settings
         self.splits = splits
         self.gets = settings.gets
+        self.parts = self.losses = settings.per_item
+        self.noisy = settings.noisy
         self._indices: dict[Split, NDArray[np.int64]] = {}
 
     @property
@@ -98,14 +103,29 @@ class CallableFitness(Fitness):
             ranges = [np.arange(start, stop) for start, stop in self.splits.ranges(split)]
             self._indices[split] = np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
             self._indices[split].flags.writeable = False
+        return self._checked(self._call(model, self._indices[split], split, 0), self.items(split))
+
+    def score_part(self, model: Any, split: Split, places: NDArray[np.int64], replicate: int = 0) -> Score:
+        """What the function returns for the items at these places, checked.
+
+        Raises:
+            EvaluationError: it returned something else than the settings promise. Its own errors pass through.
+        """
+        ranges = [np.arange(start, stop) for start, stop in self.splits.ranges(split)]
+        indices = np.concatenate(ranges)[places]
+        return self._checked(self._call(model, indices, split, replicate), len(places))
+
+    def _call(self, model: Any, indices: NDArray[np.int64], split: Split, replicate: int) -> Any:
         function, _ = self._function
-        return self._checked(function(model, self._indices[split], split), split)
+        if self.settings.noisy:
+            return function(model, indices, split, replicate)
+        return function(model, indices, split)
 
     @cached_property
     def _function(self) -> tuple[Callable[..., Any], Path | None]:
         return load_function(self.settings.function, self.root)
 
-    def _checked(self, result: Any, split: Split) -> Score:
+    def _checked(self, result: Any, items: int) -> Score:
         if isinstance(result, Score):
             score = replace(result, objectives=self._named(dict(result.objectives)))
         else:
@@ -113,7 +133,7 @@ class CallableFitness(Fitness):
         if self.settings.per_item != (score.items is not None):
             have = "no items" if score.items is None else "items"
             raise EvaluationError(f"{self.settings.function} returned {have}, but per_item: {self.settings.per_item}")
-        return check_score(score, self.items(split) or None)
+        return check_score(score, items or None)
 
     def _named(self, result: Any) -> tuple[tuple[str, float], ...]:
         """Named numbers in the settings' order, from a number or a dict."""

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import Split
 from evomerge.errors import ConfigError
 from evomerge.fitness import Splits
-from evomerge_fitness.classification import SPLITS, Classification, transposed
+from evomerge_fitness.classification import SPLITS, Classification, Where, keep, transposed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +44,7 @@ class TransformersClassification(Classification):
     def __init__(self, splits: Splits, losses: bool) -> None:
         super().__init__(splits, losses)
         self._reference: Reference | None = None
-        self._prepared: dict[Split, Prepared] = {}
+        self._prepared: dict[Where, Prepared] = {}
 
     def skeleton(self, folder: Path) -> Any:
         """A model of the folder's architecture with arbitrary weights; its labels and preprocessing count from now."""
@@ -87,15 +86,15 @@ class TransformersClassification(Classification):
             )
         return self._reference
 
-    def logits(self, model: Any, split: Split) -> Tensor:
-        """The model's logits on the split, classes x items."""
-        prepared = self._prepared.get(split) or self._prepare(split)
+    def logits(self, model: Any, where: Where) -> Tensor:
+        """The model's logits on the split or part, classes x items."""
+        prepared = self._prepared.get(where) or self._prepare(where)
         outputs = [model(**{name: x.to(model.device) for name, x in batch.items()}) for batch in prepared.batches]
         rows = transposed([output.logits for output in outputs])
         return rows[:, prepared.places].contiguous()
 
-    def _prepare(self, split: Split) -> Prepared:
-        return self._prepared.setdefault(split, self.prepare(self.indices(split)))
+    def _prepare(self, where: Where) -> Prepared:
+        return keep(self._prepared, where, self.prepare(self.indices(where)))
 
     @abstractmethod
     def prepare(self, indices: NDArray[np.int64]) -> Prepared:

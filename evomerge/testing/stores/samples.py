@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evomerge.candidate import Array, Candidate, Cost, Evaluated, Noise, Recipe, Score, Segment
+from evomerge.candidate import WHOLE, Array, Candidate, Cost, Evaluated, Noise, Recipe, Request, Score, Segment
 from evomerge.store.port import Change, StudyRecord, Turn
 
 WINDOW = 3
@@ -31,8 +31,9 @@ def candidate(number: int) -> Candidate:
     split = 1 + number % 9
     segments = (Segment("all", 0, split, (1 / number,)), Segment("all", split, 10, (0.1 + 0.2,)))
     noise = Noise(1e-3, 2**63, number) if number % 2 else None
+    request = Request(((0, 3), (number, number + 8)), number, slopes=True) if number % 4 == 3 else WHOLE
     recipe = Recipe("slerp", ("pool:a", f"pool:{number}"), segments, (("angle", "global"), ("n", number)), noise)
-    return Candidate(number, recipe, parents, number - 1, "crossover")
+    return Candidate(number, recipe, parents, number - 1, "crossover", request)
 
 
 def result(of: Candidate, items: int = 11) -> Evaluated:
@@ -44,7 +45,9 @@ def result(of: Candidate, items: int = 11) -> Evaluated:
     right: Array = random.random(items) < 0.5
     losses: Array = random.random(items).astype(np.float32)
     objectives = (("accuracy", float(right.mean())), ("loss", float(losses.mean())))
-    return Evaluated(of, Score(objectives, right, losses, (("seen", "yes ✓"),) if of.number % 2 else ()), None, cost)
+    notes = (("seen", "yes ✓"),) if of.number % 2 else ()
+    slopes = random.standard_normal((2, 3)) if of.request.slopes else None
+    return Evaluated(of, Score(objectives, right, losses, notes, slopes), None, cost)
 
 
 def turns(length: int) -> list[Turn]:

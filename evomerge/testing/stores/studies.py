@@ -68,7 +68,8 @@ class StudyContract(StoreFixtures):
         study.save_scores("selection", [result(samples.candidate(0))])
         study.set_status("finished", final=3)
         results = [one for turn in journal for one in turn.told]
-        values = [one.score["accuracy"] if one.score else -1.0 for one in results]
+        whole = [one.score if one.candidate.request.ranges is None else None for one in results]
+        values = [score["accuracy"] if score else -1.0 for score in whole]
         mine, theirs = study.summary(), connect().open(RECORD.name).summary()
         assert mine == theirs == connect().studies()[0]
         assert (mine.name, mine.status, mine.final) == (RECORD.name, "finished", 3)
