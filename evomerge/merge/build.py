@@ -19,8 +19,9 @@ from evomerge.merge.cache import Vector, VectorCache
 from evomerge.merge.dense import Dense, DenseEngine
 from evomerge.merge.layout import Slot
 from evomerge.merge.materialize import Materializer
-from evomerge.merge.merged import Merged, Sources
+from evomerge.merge.merged import Merged
 from evomerge.merge.operators.port import LinearOperator, TensorOperator, operator
+from evomerge.merge.pieces import Sources
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import PoolCache
 from evomerge.merge.rows import checked, rows
@@ -187,7 +188,8 @@ class Builder:
             found = list(rows(recipe, merge, self.pool, self._table, tables))
             return self._table.combine(tables, found, recipe.noise)
         streams = self._streams(recipe.sources, sources)
-        found = list(rows(recipe, merge, self.pool, self._stream, streams))
+        with self.materializer.reading(streams):
+            found = list(rows(recipe, merge, self.pool, self._stream, streams))
         return Weighted(recipe.digest, streams, found, recipe.noise)
 
     def _merge(self, recipe: Recipe, merge: TensorOperator, sources: Sequence[Vector]) -> Stream:

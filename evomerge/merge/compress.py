@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from evomerge.errors import ExportError, PoolError
-from evomerge.merge.merged import MergedModel, Sources
 from evomerge.merge.operators.compeft import deviation
 from evomerge.merge.operators.statistics import model_magnitudes
+from evomerge.merge.pieces import MergedModel, Sources
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import PoolCache
 from evomerge.merge.stream import Member

@@ -145,8 +145,9 @@ class _Weights:
     def write(self, folders: Sequence[Path], shard_bytes: int) -> None:
         """Write all shards of all folders."""
         files = list(shards(self._plans, shard_bytes))
-        for name, lot in files:
-            self._write([folder / name for folder in folders], Blueprint(lot))
+        with self._make.reading(self._vectors):
+            for name, lot in files:
+                self._write([folder / name for folder in folders], Blueprint(lot))
         for folder in folders:
             if len(files) > 1:
                 write_index(folder, files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Semaphore
@@ -75,9 +75,22 @@ class Materializer:
                 numbers = [number for number, one in enumerate(engines) if one is engine]
                 engine.fill([vectors[number] for number in numbers], slot, start, room.of(numbers))
 
+    @contextmanager
+    def reading(self, vectors: Sequence[Vector]) -> Iterator[None]:
+        """While their tensors are read; then streams let go of what they kept for that."""
+        try:
+            yield
+        finally:
+            for vector in vectors:
+                if isinstance(vector, Stream):
+                    vector.forget()
+
     def fill_all(self, vectors: Sequence[Vector], rooms: Mapping[str, Room]) -> None:
         """Write whole tensors, each into the room under its name."""
+        with self.reading(vectors):
+            self._fill_all(vectors, rooms)
 
+    def _fill_all(self, vectors: Sequence[Vector], rooms: Mapping[str, Room]) -> None:
         def work(lot: _Stretches) -> None:
             for slot, start, stop in lot.parts:
                 self.fill(vectors, slot, start, rooms[slot.name].part(start, stop))
@@ -104,7 +117,12 @@ class Materializer:
             dtypes = {dtype for _, dtype in filter(None, found)}
             if len(arrays) == len(targets) and len(dtypes) == 1:
                 rooms[slot.name] = Room(arrays, dtypes.pop(), past)
-        self.fill_all(vectors, rooms)
+        with self.reading(vectors):
+            self._fill_all(vectors, rooms)
+            self._send_all(pairs, [slot for slot in self._slots if slot.name not in rooms])
+
+    def _send_all(self, pairs: Sequence[tuple[Vector, Target]], slots: Sequence[Slot]) -> None:
+        """Write tensors that are no memory of the processor's, or not of one dtype in all targets."""
 
         def send(lot: _Stretches) -> None:
             for slot in lot.slots:
@@ -112,8 +130,8 @@ class Materializer:
                     if slot.name in target.tensors:
                         self._send(vector, slot, target.tensors[slot.name])
 
-        rest = [_Stretches([(slot, 0, slot.size)]) for slot in self._slots if slot.name not in rooms]
-        self._run(self.tasks(vectors, rest, send), len(rest))
+        rest = [_Stretches([(slot, 0, slot.size)]) for slot in slots]
+        self._run(self.tasks([vector for vector, _ in pairs], rest, send), len(rest))
 
     def _send(self, vector: Vector, slot: Slot, tensor: Any) -> None:
         """Write one tensor that is no memory of the processor's, or of a dtype of its own, where it is."""

@@ -38,3 +38,8 @@ class Once:
                 future.set_exception(error)
                 raise
         return future.result()
+
+    def clear(self) -> None:
+        """Forget all; whoever waits gets what is being computed."""
+        with self._lock:
+            self._kept.clear()

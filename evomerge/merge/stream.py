@@ -56,6 +56,14 @@ class Stream(ABC):
     def prepare(self, slot: Slot) -> None:  # noqa: B027 - most streams have nothing to prepare
         """Compute now what reading any piece of a tensor would have to wait for."""
 
+    def forget(self) -> None:  # noqa: B027 - most streams keep nothing
+        """Let go of all that was only kept while it was read."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes where it is not being read, about."""
+        return 1000
+
     def fingerprint(self, slot: Slot) -> str:
         """Names the content of one tensor."""
         return f"{self.key}:{slot.name}"
@@ -143,6 +151,16 @@ class Weighted(Stream):
         for source in self._sources:
             source.prepare(slot)
 
+    def forget(self) -> None:
+        """What its sources keep."""
+        for source in self._sources:
+            source.forget()
+
+    @property
+    def nbytes(self) -> int:
+        """Of its rows."""
+        return 1000 + sum(len(rows) * (200 + 40 * len(self._sources)) for rows in self._rows.values())
+
     def _terms(self, slot: Slot, start: int, stop: int) -> Iterator[tuple[int, int, list[tuple[Stream, float]]]]:
         """Which sources have which coefficients where in elements ``start:stop``."""
         rows = self._rows[slot.group]
@@ -213,7 +231,7 @@ class StreamEngine:
 
     def nbytes(self, vector: Stream) -> int:
         """Bytes it holds: it computes what it gives."""
-        return 1000
+        return vector.nbytes
 
 
 def span(pool: ModelPool, read: Callable[[Slot, int, int], Floats], group: str, start: int, stop: int) -> Floats:

@@ -126,7 +126,7 @@ def test_how_tensors_are_cut_changes_rounding_only(
 ) -> None:
     at_once = built(pool, RECIPES[which], place)
     monkeypatch.setattr(materialize, "_SENT", 100)
-    monkeypatch.setattr("evomerge.merge.merged.CHUNK", 90)
+    monkeypatch.setattr("evomerge.merge.pieces.CHUNK", 90)
     monkeypatch.setattr("evomerge.merge.table.CHUNK", 90)
     monkeypatch.setattr("evomerge.merge.stream.CHUNK", 90)
     for name, values in built(pool, RECIPES[which], place).items():

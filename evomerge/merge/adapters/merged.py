@@ -65,6 +65,15 @@ class MergedAdapter(Stream):
         for _, _, values in self._stretches(slot, 0, slot.size):
             self._result(slot, values)
 
+    def forget(self) -> None:
+        """All merged factors."""
+        self._of.results.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Of its segments and their values."""
+        return 4000 + sum(1000 + 100 * len(values.flat) for _, values in self._segments)
+
     def factors(self, slot: Slot) -> Factors | None:
         """The merged adapter's factors for one tensor.
 

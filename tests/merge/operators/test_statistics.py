@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from evomerge.merge.merged import MergedModel, Sources
 from evomerge.merge.operators import statistics
 from evomerge.merge.operators.statistics import Magnitudes, model_sums, model_threshold, sums, threshold
+from evomerge.merge.pieces import MergedModel, Sources
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.poolcache import PoolCache
 from evomerge.merge.stream import Member
