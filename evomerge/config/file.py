@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from evomerge import plugins
 from evomerge.config.annotations import described
@@ -14,21 +14,27 @@ from evomerge.errors import ConfigError, PluginError
 from evomerge.fitness import Splits
 from evomerge.settings import Choice, StudySettings
 
+T = TypeVar("T")
+
 _RANGES = "give ranges of items such as 0:1000 or 0:100,200:300"
 
 
 @dataclass(frozen=True)
-class StudyFile:
-    """A study file that was read: its absolute path, its text, and what it says."""
+class SettingsFile(Generic[T]):
+    """A file of settings that was read: its absolute path, its text, and what it says."""
 
     path: Path
     text: str
-    settings: StudySettings
+    settings: T
 
     @property
     def root(self) -> Path:
         """The folder that the file's paths are relative to."""
         return self.path.parent
+
+
+StudyFile = SettingsFile[StudySettings]
+"""A study file that was read."""
 
 
 def read(path: Path) -> StudyFile:
@@ -37,19 +43,30 @@ def read(path: Path) -> StudyFile:
     Raises:
         ConfigError: it cannot be read, or holds errors; all of them are listed.
     """
+    return read_as(StudySettings, path, "study file", "'evomerge init' writes one to start from")
+
+
+def read_as(kind: type[T], path: Path, what: str, cure: str) -> SettingsFile[T]:
+    """Read and validate a file whose sections are those of the dataclass ``kind``.
+
+    ``what`` is what errors call such a file, ``cure`` what to do if there is none.
+
+    Raises:
+        ConfigError: it cannot be read, or holds errors; all of them are listed.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"there is no study file {path}; 'evomerge init' writes one to start from") from None
+        raise ConfigError(f"there is no {what} {path}; {cure}") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder; name the study file in it") from None
+        raise ConfigError(f"{path} is a folder; name the {what} in it") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); name a YAML study file") from None
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); name a YAML {what}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     absolute = path.absolute()
     plugins.allow(absolute.parent)
-    return StudyFile(absolute, text, settings_of(text, str(path)))
+    return SettingsFile(absolute, text, _settings(kind, text, str(path), what))
 
 
 def settings_of(text: str, file: str = "study file") -> StudySettings:
@@ -58,12 +75,16 @@ def settings_of(text: str, file: str = "study file") -> StudySettings:
     Raises:
         ConfigError: listing every error with its line.
     """
+    return _settings(StudySettings, text, file, "study file")
+
+
+def _settings(kind: type[T], text: str, file: str, what: str) -> T:
     problems = Problems(file)
     root = parse(text, problems)
     if not isinstance(root.content, dict):
-        problems.add(root.line, f"the file is {root.shown}; a study file is a mapping of keys to values")
+        problems.add(root.line, f"the file is {root.shown}; a {what} is a mapping of keys to values")
         problems.raise_any()
-    hints = get_type_hints(StudySettings, include_extras=True)
+    hints = get_type_hints(kind, include_extras=True)
     found: dict[str, Any] = {}
     for key, node in root.content.items():
         if key not in hints:
@@ -74,13 +95,13 @@ def settings_of(text: str, file: str = "study file") -> StudySettings:
             found[key] = _choice(key, node, problems, "fitness")
         else:
             found[key] = _splits(node, problems) if key == "splits" else value(hints[key], node, key, problems)
-    _require_keys(root, hints, problems)
+    _require_keys(kind, root, hints, problems)
     problems.raise_any()
-    return StudySettings(**found)
+    return kind(**found)
 
 
-def _require_keys(root: Node, hints: dict[str, Any], problems: Problems) -> None:
-    for one in fields(StudySettings):
+def _require_keys(kind: Any, root: Node, hints: dict[str, Any], problems: Problems) -> None:
+    for one in fields(kind):
         if one.name not in root.content and one.default is MISSING and one.default_factory is MISSING:
             what = "a name and its settings" if hints[one.name] is Choice else described(hints[one.name])
             problems.add(root.line, f"the key {one.name!r} is missing; give {what}")
