@@ -9,11 +9,11 @@ import re
 import sys
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import typer
 
-from evomerge import plugins, settings
+from evomerge import plugins, settings, space
 from evomerge.cli import EXIT_CODES, app
 from evomerge.config.annotations import described
 from evomerge.merge.operators.port import Operator, Parameter
@@ -53,6 +53,7 @@ SECTIONS = (
     ("", settings.StudySettings),
     ("pool", settings.PoolSettings),
     ("budget", settings.BudgetSettings),
+    ("evaluation", settings.EvaluationSettings),
     ("merge", settings.MergeSettings),
     ("executor", settings.ExecutorSettings),
     ("store", settings.StoreSettings),
@@ -69,6 +70,12 @@ be in two splits.
 | `search` | what the strategy sees; required |
 | `selection` | chooses the final candidate among the best on `search`, which guards against the winner's curse |
 | `report` | touched once, at the end, by the final candidate only |
+"""
+
+SPACES = """\
+## Search spaces
+
+What the numbers of an optimizer stand for: the key `space` of strategies that search coefficients. `kind` chooses one.
 """
 
 # written otherwise in a study file than their annotations say
@@ -122,6 +129,8 @@ def table(owner: type) -> str:
         value = described(hint).replace("|", "\\|")
         if owner is settings.StudySettings:
             value = WORDS.get(field.name, f"see [`{field.name}`](#{field.name})" if is_dataclass(hint) else value)
+        elif hint == space.AnySpace:
+            value = "a mapping, see [search spaces](#search-spaces)"
         elif is_dataclass(hint):
             value = "a mapping, see below"
             inner.append(f"Keys of `{field.name}`. {section(hint).rstrip()}")
@@ -149,13 +158,22 @@ def plugin_sections(group: plugins.Group, title: str) -> list[str]:
     return parts
 
 
+def spaces() -> list[str]:
+    """A chapter with every kind of search space."""
+    parts = [SPACES]
+    for owner in get_args(space.AnySpace):
+        kinds = get_args(get_type_hints(owner)["kind"])
+        parts.append(f"### space {', '.join(f'`{kind}`' for kind in kinds)}\n\n{section(owner)}")
+    return parts
+
+
 def study_file() -> str:
     """The page about the study file."""
     parts = [STUDY_FILE]
     for name, owner in SECTIONS:
         title = f"## `{name}`" if name else "## Top level"
         parts.append(f"{title}\n\n{section(owner)}")
-    parts += [SPLITS, *plugin_sections("fitness", "fitness"), *plugin_sections("strategies", "strategy")]
+    parts += [SPLITS, *plugin_sections("fitness", "fitness"), *plugin_sections("strategies", "strategy"), *spaces()]
     return "\n".join(parts)
 
 
