@@ -18,3 +18,10 @@ def enter(hall: Hall, evaluated: Evaluated, objective: Objective, size: int) -> 
         return hall
     entries = (*hall, (value, evaluated.candidate.number))
     return tuple(sorted(entries, key=lambda entry: (-objective.gain(entry[0]), entry[1]))[:size])
+
+
+def insert(hall: Hall, loss: float, number: int, size: int) -> Hall:
+    """A hall of losses, smallest first, with this one in it if it belongs among the best ``size``."""
+    if len(hall) == size and loss >= hall[-1][0]:
+        return hall
+    return tuple(sorted((*hall, (loss, number)))[:size])

@@ -20,7 +20,8 @@ from evomerge.store import open_store
 from evomerge.store.port import Store
 from evomerge.strategy import Problem, Strategy
 from evomerge.testing.strategy import StrategyContract
-from evomerge_strategies.cma_es import CMAES, CMAESSettings, CMAESState
+from evomerge_strategies.cma_es import CMAES, CMAESSettings
+from evomerge_strategies.generations import GenerationsState
 from evomerge_strategies.m2n2 import M2N2, M2N2Settings
 from evomerge_strategies.random_search import RandomSearch, RandomSearchSettings
 
@@ -71,6 +72,21 @@ class TestSeparableCMAESOnASimplex(StrategyContract):
         return CMAES(CMAESSettings(space, popsize=5, diagonal=True, score_members=False), problem)
 
 
+class TestCMAESThatRepairsAndBeginsAgain(StrategyContract):
+    """Generations of other sizes follow one another: steps so small that every run ends soon."""
+
+    budget = 36
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        space = WeightSpace("simplex", per_group=False)
+        settings = CMAESSettings(space, sigma=1e-12, popsize=3, bounds="repair", at_stop="bipop", score_members=False)
+        return CMAES(settings, problem)
+
+    def test_runs_follow_one_another(self) -> None:
+        strategy = self.make(self.problem)
+        assert strategy.diagnostics(self._warmed(strategy))["runs"] > 3
+
+
 @pytest.mark.parametrize("strategy", [TestM2N2, TestRandomSearch, TestCMAES])
 def test_a_smaller_window_is_another_study_but_a_longer_budget_is_the_same_one(
     strategy: type[StrategyContract],
@@ -101,7 +117,7 @@ class HalfAGeneration(CMAES):
         super().__init__(settings, problem)
         self._half: tuple[float, ...] = ()
 
-    def tell(self, state: CMAESState, evaluated: Evaluated) -> CMAESState:
+    def tell(self, state: GenerationsState, evaluated: Evaluated) -> GenerationsState:
         known = [
             mine if math.isnan(kept) else kept
             for kept, mine in zip_longest(state.current, self._half, fillvalue=math.nan)
