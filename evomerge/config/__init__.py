@@ -2,6 +2,7 @@
 
 from evomerge.config.changes import Difference, canonical, canonical_text, differences, digest
 from evomerge.config.file import SettingsFile, StudyFile, read, read_as, settings_of
+from evomerge.config.nested import choices
 from evomerge.config.stored import section, stored, typed
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "StudyFile",
     "canonical",
     "canonical_text",
+    "choices",
     "differences",
     "digest",
     "read",

@@ -12,7 +12,7 @@ from typing import Any
 from evomerge import plugins
 from evomerge.config.annotations import dataclasses_of, step_into
 from evomerge.errors import PluginError
-from evomerge.settings import StudySettings
+from evomerge.settings import Choice, StudySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,8 @@ def completed(sections: Mapping[str, str]) -> dict[str, str]:
     """
     plain = {name: json.loads(text) for name, text in sections.items()}
     for name in ("strategy", "fitness"):
-        with suppress(PluginError):
-            if name in plain:
-                kind = plugin_of(name, plain[name]["name"])
-                plain[name]["settings"] = _filled(kind.Settings, plain[name]["settings"])
+        if name in plain:
+            plain[name] = _filled(Choice, plain[name], name)
     return {name: canonical_text(value) for name, value in _filled(StudySettings, plain).items()}
 
 
@@ -104,17 +102,24 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _filled(hint: Any, value: Any) -> Any:
-    """A plain value with the defaults that its annotation has for absent keys, keys in the order of their fields."""
+def _filled(hint: Any, value: Any, section: str = "") -> Any:
+    """A plain value with the defaults that its annotation has for absent keys, keys in the order of their fields.
+
+    Within a ``section`` that is a plugin's, those of the plugin and of others named in its settings, too.
+    """
     if isinstance(value, list):
-        return [_filled(step_into(hint, at), item) for at, item in enumerate(value)]
+        return [_filled(step_into(hint, at), item, section) for at, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     kinds = dataclasses_of(hint)
+    if section and Choice in kinds:
+        with suppress(PluginError):
+            return value | {"settings": _filled(plugin_of(section, value["name"]).Settings, value["settings"], section)}
+        return value
     known = fields(kinds[0]) if len(kinds) == 1 else ()
     full = {one.name: value[one.name] if one.name in value else _default(one) for one in known}
     full = {key: item for key, item in full.items() if item is not MISSING} | value
-    return {key: _filled(step_into(hint, key), item) for key, item in full.items()}
+    return {key: _filled(step_into(hint, key), item, section) for key, item in full.items()}
 
 
 def _default(one: Field[Any]) -> Any:

@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from evomerge import plugins
 from evomerge.config.annotations import described
-from evomerge.config.values import unknown, value
+from evomerge.config.values import choice, unknown, value
 from evomerge.config.yamlfile import Node, Problems, parse
-from evomerge.errors import ConfigError, PluginError
+from evomerge.errors import ConfigError
 from evomerge.fitness import Splits
-from evomerge.settings import Choice, StudySettings
+from evomerge.settings import StudySettings
 
 T = TypeVar("T")
 
@@ -90,9 +90,9 @@ def _settings(kind: type[T], text: str, file: str, what: str) -> T:
         if key not in hints:
             unknown(problems, root.lines[key], key, hints)
         elif key == "strategy":
-            found[key] = _choice(key, node, problems, "strategies")
+            found[key] = choice(key, node, problems, "strategies")
         elif key == "fitness":
-            found[key] = _choice(key, node, problems, "fitness")
+            found[key] = choice(key, node, problems, "fitness")
         else:
             found[key] = _splits(node, problems) if key == "splits" else value(hints[key], node, key, problems)
     _require_keys(kind, root, hints, problems)
@@ -103,26 +103,7 @@ def _settings(kind: type[T], text: str, file: str, what: str) -> T:
 def _require_keys(kind: Any, root: Node, hints: dict[str, Any], problems: Problems) -> None:
     for one in fields(kind):
         if one.name not in root.content and one.default is MISSING and one.default_factory is MISSING:
-            what = "a name and its settings" if hints[one.name] is Choice else described(hints[one.name])
-            problems.add(root.line, f"the key {one.name!r} is missing; give {what}")
-
-
-def _choice(key: str, node: Node, problems: Problems, group: plugins.Group) -> Choice | None:
-    """``m2n2``, or ``{name: m2n2, population: 20}`` with the plugin's own settings beside the name."""
-    mapping = isinstance(node.content, dict)
-    named = node.child("name") if mapping else node
-    if named is None or not isinstance(named.content, str):
-        known = ", ".join(plugins.names(group))
-        problems.add((named or node).line, f"{key} needs a name; give one of {known}, or package.module:Name")
-        return None
-    plugin: type[Any]
-    try:
-        plugin = plugins.strategy(named.content) if group == "strategies" else plugins.fitness(named.content)
-    except PluginError as error:
-        problems.add(named.line, str(error))
-        return None
-    own = {name: inner for name, inner in node.content.items() if name != "name"} if mapping else {}
-    return Choice(named.content, value(plugin.Settings, Node(own, node.line, lines=node.lines), key, problems))
+            problems.add(root.line, f"the key {one.name!r} is missing; give {described(hints[one.name])}")
 
 
 def _splits(node: Node, problems: Problems) -> Splits | None:

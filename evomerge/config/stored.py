@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
 
 from evomerge.config.changes import completed, plugin_of
+from evomerge.config.nested import replaced
 from evomerge.errors import ResumeError
 from evomerge.settings import Choice, StudySettings
 
@@ -26,13 +27,18 @@ def stored(sections: Mapping[str, str]) -> StudySettings:
     found: dict[str, Any] = {}
     for one in fields(StudySettings):
         text = section(sections, one.name)
-        if hints[one.name] is not Choice:
-            found[one.name] = typed(hints[one.name], text, one.name)
-            continue
-        choice = json.loads(text)
-        plugin = plugin_of(one.name, choice["name"])
-        found[one.name] = Choice(choice["name"], typed(plugin.Settings, json.dumps(choice["settings"]), one.name))
+        found[one.name] = _with_plugins(typed(hints[one.name], text, one.name), one.name)
     return StudySettings(**found)
+
+
+def _with_plugins(value: Any, name: str) -> Any:
+    """The value of a section in which the settings of plugins are still plain: as their plugins' own, at any depth."""
+
+    def settled(choice: Choice) -> Choice:
+        kind: Any = plugin_of(name, choice.name).Settings
+        return Choice(choice.name, _with_plugins(typed(kind, json.dumps(choice.settings), name), name))
+
+    return replaced(value, settled)
 
 
 def section(sections: Mapping[str, str], name: str) -> str:

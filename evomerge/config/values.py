@@ -7,10 +7,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
-from evomerge.config.annotations import described, keys_of, step_into
+from evomerge import plugins
+from evomerge.config.annotations import dataclasses_of, described, keys_of, step_into
+from evomerge.config.nested import replaced
 from evomerge.config.unions import meant, relevant
 from evomerge.config.yamlfile import Node, Problems
-from evomerge.errors import EvomergeError, nearest
+from evomerge.errors import EvomergeError, PluginError, nearest
+from evomerge.settings import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +33,59 @@ class _Place:
         return _Place(meant(hint, inner.plain) or hint, inner, path)
 
 
-def value(hint: Any, node: Node, path: str, problems: Problems) -> Any:
-    """The value of type ``hint`` that ``node`` holds, or None with its problems added."""
+def choice(path: str, node: Node, problems: Problems, group: plugins.Group) -> Choice | None:
+    """``m2n2``, or ``{name: m2n2, population: 20}`` with the plugin's own settings beside the name."""
+    mapping = isinstance(node.content, dict)
+    named = node.child("name") if mapping else node
+    if named is None or not isinstance(named.content, str):
+        known = ", ".join(plugins.names(group))
+        problems.add((named or node).line, f"{path} needs a name; give one of {known}, or package.module:Name")
+        return None
+    plugin: type[Any]
+    try:
+        plugin = plugins.strategy(named.content) if group == "strategies" else plugins.fitness(named.content)
+    except PluginError as error:
+        problems.add(named.line, str(error))
+        return None
+    own = {name: inner for name, inner in node.content.items() if name != "name"} if mapping else {}
+    return Choice(named.content, value(plugin.Settings, Node(own, node.line, lines=node.lines), path, problems, group))
+
+
+def value(hint: Any, node: Node, path: str, problems: Problems, group: plugins.Group = "strategies") -> Any:
+    """The value of type ``hint`` that ``node`` holds, or None with its problems added.
+
+    Plugins that are named within it are of ``group``.
+    """
     from pydantic import TypeAdapter, ValidationError
 
-    plain = {} if node.content is None and is_dataclass(hint) else node.plain
+    named: list[Choice | None] = []
+    plain = _set_aside(_Place(hint, node, path), problems, group, named).plain
+    plain = {} if plain is None and is_dataclass(hint) else plain
     try:
         # JSON in strict mode: lists become tuples, mappings dataclasses, but "20" is no number
-        return TypeAdapter(hint).validate_json(json.dumps(plain), strict=True, extra="forbid")
+        found = TypeAdapter(hint).validate_json(json.dumps(plain), strict=True, extra="forbid")
+        return replaced(found, lambda one: named[one.settings] or one)
     except ValidationError as error:
         for one in relevant(error.errors(include_url=False), hint, plain):
             _explain(one["type"], one["loc"], one["msg"], _Place(hint, node, path), problems)
     except EvomergeError as error:  # a settings class that checks itself
         problems.add(node.line, f"{path}: {error}")
     return None
+
+
+def _set_aside(place: _Place, problems: Problems, group: plugins.Group, named: list[Choice | None]) -> Node:
+    """The place's node with each plugin in it replaced by its number in ``named``, where it is put."""
+    node = place.node
+    if Choice in dataclasses_of(place.hint) and node.content is not None:
+        named.append(choice(place.path, node, problems, group))
+        return Node({"name": Node("", node.line), "settings": Node(len(named) - 1, node.line)}, node.line)
+    if isinstance(node.content, dict):
+        inner = {key: _set_aside(place.step(key), problems, group, named) for key in node.content}
+        return Node(inner, node.line, node.text, node.lines)
+    if isinstance(node.content, list):
+        items = [_set_aside(place.step(at), problems, group, named) for at in range(len(node.content))]
+        return Node(items, node.line, node.text)
+    return node
 
 
 def unknown(problems: Problems, line: int, key: str, known: Collection[str], path: str = "") -> None:

@@ -98,10 +98,8 @@ def strategy_of(settings: StudySettings, problem: Problem) -> Strategy[Any]:
 def versions(settings: StudySettings) -> dict[str, str]:
     """Versions of whatever may change a result: interpreter, platform, libraries, the plugins' distributions."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
-    chosen: tuple[tuple[plugins.Group, str], ...] = (
-        ("strategies", settings.strategy.name),
-        ("fitness", settings.fitness.name),
-    )
+    chosen: list[tuple[plugins.Group, str]] = [("strategies", one.name) for one in config.choices(settings.strategy)]
+    chosen += [("fitness", one.name) for one in config.choices(settings.fitness)]
     names = [*_LIBRARIES, *(plugins.distribution(group, name) for group, name in chosen)]
     for name in dict.fromkeys(filter(None, names)):
         try:
