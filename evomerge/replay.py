@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import zip_longest
 from typing import TypeVar
 
 from evomerge import codec
@@ -59,8 +60,7 @@ def restore(strategy: Strategy[S], study: StudyStore) -> tuple[S, int]:
 
 
 def population_changes(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> tuple[Change, ...]:
-    """Which slots of the population hold another candidate than before."""
+    """Which slots of the population hold another candidate than before; those that are gone hold none."""
     if before == after:
         return ()
-    padded = before + (None,) * (len(after) - len(before))
-    return tuple(Change(slot, new) for slot, (old, new) in enumerate(zip(padded, after, strict=True)) if old != new)
+    return tuple(Change(slot, new) for slot, (old, new) in enumerate(zip_longest(before, after)) if old != new)
