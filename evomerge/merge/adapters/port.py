@@ -37,8 +37,11 @@ class FactorOperator(Operator):
 
     least: ClassVar[int] = 2
     based: ClassVar[bool] = True
-    equal_ranks: ClassVar[bool] = False
-    """Whether all adapters of a tensor must have the same rank there. Checked before `merge` is called."""
+
+    @property
+    def equal_ranks(self) -> bool:
+        """Whether all adapters of a tensor must have the same rank there. Checked before `merge` is called."""
+        return False
 
     @abstractmethod
     def merge(self, module: Module, values: Values) -> Factors | None:

@@ -30,7 +30,11 @@ class RMM(FactorOperator):
         Parameter("weight", 0.0, 1.0, 0.5, "expert"),
         Parameter("p", 0.0, 8.0, 1.0, kind="integer", limits=(0.0, math.inf)),
     )
-    equal_ranks: ClassVar[bool] = True
+
+    @property
+    def equal_ranks(self) -> bool:
+        """Factors are added to one another."""
+        return True
 
     def merge(self, module: Module, values: Values) -> Factors | None:
         """Both factors on their own, rows of ``B`` and columns of ``A``."""

@@ -40,7 +40,11 @@ class LoraLinear(FactorOperator):
     """
 
     parameters: ClassVar = (WEIGHT,)
-    equal_ranks: ClassVar[bool] = True
+
+    @property
+    def equal_ranks(self) -> bool:
+        """Factors are added to one another."""
+        return True
 
     def merge(self, module: Module, values: Values) -> Factors | None:
         """The roots of the weights on both sides, their signs on ``A``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,10 +37,20 @@ class LoraSVD(FactorOperator):
         """The small decomposition, between the cached outer ones."""
         terms = present(module, "weight", values)
         outer = module.remember("lora_svd: Q and R", lambda: _outer([one for _, one in terms]))
-        each = np.concatenate([np.full(one.rank, weight * one.scale) for weight, one in terms])
-        u, s, vt = np.linalg.svd(outer["RB"] * each @ outer["RA"].T)
-        kept = count(s, round(values.one("rank")), values.one("energy"))
-        return balanced(outer["QB"] @ u[:, :kept], s[:kept], vt[:kept] @ outer["QA"].T) if kept else None
+        return _inner(outer, terms, round(values.one("rank")), values.one("energy"))
+
+
+def compressed(terms: Sequence[tuple[float, Factors]], rank: int) -> Factors | None:
+    """The best approximation of ``sum_i c_i s_i B_i A_i`` of a rank; ``None`` if there is nothing to approximate."""
+    return _inner(_outer([one for _, one in terms]), terms, rank) if terms else None
+
+
+def _inner(outer: Arrays, terms: Sequence[tuple[float, Factors]], rank: int, energy: float = 1.0) -> Factors | None:
+    """Between the outer Q and R."""
+    each = np.concatenate([np.full(one.rank, weight * one.scale) for weight, one in terms])
+    u, s, vt = np.linalg.svd(outer["RB"] * each @ outer["RA"].T)
+    kept = count(s, rank, energy)
+    return balanced(outer["QB"] @ u[:, :kept], s[:kept], vt[:kept] @ outer["QA"].T) if kept else None
 
 
 def _outer(adapters: list[Factors]) -> Arrays:
