@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from evomerge import plugins
 from evomerge.blackbox import AncestorsWanted, BlackBox, Family
 from evomerge.candidate import WHOLE, Recipe, Score, Split, check_items
+from evomerge.errors import EvaluationError
 from evomerge.executor.port import Missing, Task
 from evomerge.fitness import Fitness, Splits
 from evomerge.itemorder import Order, chosen, item_order
@@ -21,6 +22,7 @@ from evomerge.merge.bind import Target, bind
 from evomerge.merge.build import Builder, UnknownAncestors
 from evomerge.merge.folders import cache_folder
 from evomerge.merge.pool import ModelPool
+from evomerge.merge.slopes import Slopes
 from evomerge.settings import Choice, MergeSettings, PoolSettings
 
 
@@ -51,14 +53,16 @@ class EvaluatorFactory:
         fitness: Fitness = kind(self.fitness.settings, self.splits)
         fitness.root = self.root
         if fitness.gets == "recipe":
-            return StudyEvaluator(fitness, None, None, None, self._item_order(fitness))
+            return StudyEvaluator(fitness, None, None, None, slopes=None, order=self._item_order(fitness))
         import torch
 
         torch.set_num_threads(self.threads)
         pool = ModelPool.open(self.pool, self.root)
         builder = Builder(pool, self.merge.mode, self.merge.cache_mb << 20, cache_folder(), self.threads)
         model = fitness.skeleton(pool.reference_folder)
-        return StudyEvaluator(fitness, builder, model, bind(model, pool), self._item_order(fitness))
+        target = bind(model, pool)
+        slopes = Slopes(model, target, pool, self.threads)
+        return StudyEvaluator(fitness, builder, model, target, slopes=slopes, order=self._item_order(fitness))
 
     def _item_order(self, fitness: Fitness) -> Callable[[], NDArray[np.int64]]:
         def order() -> NDArray[np.int64]:
@@ -76,12 +80,15 @@ class StudyEvaluator:
         builder: Builder | None,
         model: Any,
         target: Target | None,
+        *,
+        slopes: Slopes | None,
         order: Callable[[], NDArray[np.int64]],
     ) -> None:
         self._fitness = fitness
         self._builder = builder
         self._model = model
         self._target = target
+        self._slopes = slopes
         self._make_order = order
         self._items: dict[Split, int] = {}
 
@@ -111,14 +118,20 @@ class StudyEvaluator:
     def _score(self, model: Any, task: Task) -> Score:
         """The score, if it has a number for each item asked for; the executor looks at the numbers themselves."""
         request = task.candidate.request if task.split == "search" else WHOLE
-        if request.ranges is not None or request.replicate:
-            places = self._order if request.ranges is None else chosen(self._order, request.ranges)
-            if request.ranges is None:
-                places = np.sort(places)  # all of them: in the split's own order, as always
+        places = None if request.ranges is None else chosen(self._order, request.ranges)
+        if places is None and request.replicate:
+            places = np.sort(self._order)  # all of them: in the split's own order, as always
+        if places is None:
+            score = self._counted(self._fitness.score(model, task.split), task.split)
+        else:
             score = self._fitness.score_part(model, task.split, places, request.replicate)
             check_items(score, len(places))
-            return score
-        return self._counted(self._fitness.score(model, task.split), task.split)
+        return self._with_slopes(score, model, task.split, places) if request.slopes else score
+
+    def _with_slopes(self, score: Score, model: Any, split: Split, places: NDArray[np.int64] | None) -> Score:
+        if self._slopes is None or not self._fitness.slopes:
+            raise EvaluationError(f"{type(self._fitness).__name__} has no loss that can be differentiated")
+        return replace(score, slopes=self._slopes(self._fitness.loss_terms(model, split, places)))
 
     def _counted(self, score: Score, split: Split) -> Score:
         if split not in self._items:

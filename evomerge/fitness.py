@@ -7,13 +7,14 @@ Its contract, checked by `evomerge.testing.FitnessContract`:
 * ``items`` and ``losses`` hold one finite number per item, same items in the same order for every candidate;
 * it never changes the model it is given, and keeps no reference to it;
 * data is read in ``__init__`` or at first use, never at import;
-* ``score_part`` of some places gives the numbers that ``score`` gives there, to rounding.
+* ``score_part`` of some places gives the numbers that ``score`` gives there, to rounding;
+* ``loss_terms`` add up to the mean of ``losses``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -93,6 +94,9 @@ class Fitness(ABC):
     losses: bool = False
     """Whether scores hold a loss for each item."""
 
+    slopes: bool = False
+    """Whether `loss_terms` is there: a mean loss that torch can differentiate."""
+
     noisy: bool = False
     """Whether repeating an evaluation gives another score (sampled answers, say); ``replicate`` tells them apart."""
 
@@ -125,6 +129,13 @@ class Fitness(ABC):
         ``items`` and ``losses`` hold one number per place, the objectives are those of these items alone.
         """
         raise EvaluationError(f"{type(self).__name__} cannot score some of its items only")
+
+    def loss_terms(self, model: Any, split: Split, places: NDArray[np.int64] | None = None) -> Iterator[Any]:
+        """Torch scalars, batch by batch, that add up to the mean loss on the split (or at these places of it).
+
+        Only where ``slopes``. Whoever takes them differentiates each before the next: no graph outlives its batch.
+        """
+        raise EvaluationError(f"{type(self).__name__} has no loss that can be differentiated")
 
     def strata(self, split: Split) -> NDArray[np.int64] | None:
         """A class number for each item of the split (its label or task), where items come in kinds; else None."""

@@ -163,3 +163,42 @@ def test_what_crosses_to_a_worker_is_small(factory: EvaluatorFactory) -> None:
     text = pickle.dumps(factory)
     assert len(text) < 2000
     assert pickle.loads(text) == factory
+
+
+class Square(Sum):
+    """Half the square of the weights, which has the weights for a gradient."""
+
+    slopes = True
+    parts = True
+
+    def score_part(self, model: Any, split: str, places: Any, replicate: int = 0) -> Score:
+        return Score((("sum", 0.0),), np.zeros(len(places), bool))
+
+    def loss_terms(self, model: Any, split: str, places: Any = None) -> Any:
+        part = 1.0 if places is None else len(places) / self.settings.items
+        yield part * (model.weight**2).sum() / 2
+
+
+@pytest.mark.parametrize(("ranges", "part"), [(None, 1.0), (((0, 1), (2, 3)), 0.5)])
+def test_slopes_are_given_where_they_are_asked_for(
+    factory: EvaluatorFactory, monkeypatch: pytest.MonkeyPatch, ranges: Any, part: float
+) -> None:
+    monkeypatch.setattr(plugins, "fitness", lambda name: Square)
+    evaluator = factory()
+    recipe = mix(0.5, "pool:one", "pool:two")  # 1.5 everywhere
+    plain = evaluator(Task(Candidate(0, recipe)))
+    assert isinstance(plain, Score)
+    assert plain.slopes is None
+    score = evaluator(Task(Candidate(1, recipe, request=Request(ranges, slopes=True))))
+    assert isinstance(score, Score)
+    np.testing.assert_allclose(score.slopes, [[-0.75 * SIZE * part, 0.75 * SIZE * part]])
+    reported = evaluator(Task(Candidate(1, recipe, request=Request(slopes=True)), "report"))
+    assert isinstance(reported, Score)
+    assert reported.slopes is None
+
+
+@pytest.mark.parametrize("name", ["sum", "recipes"])
+def test_slopes_that_the_fitness_cannot_give_are_refused(factory: EvaluatorFactory, name: str) -> None:
+    evaluator = replace(factory, fitness=Choice(name, SumSettings()))()
+    with pytest.raises(EvaluationError, match="no loss that can be differentiated"):
+        evaluator(Task(Candidate(0, mix(0.5, "pool:one", "pool:two"), request=Request(slopes=True))))

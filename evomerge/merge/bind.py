@@ -48,7 +48,7 @@ def bind(model: Any, pool: ModelPool) -> Target:
     Raises:
         PoolError: the module has a tensor that the pool lacks, or the other way round, or of another shape.
     """
-    found = _match(model, pool)
+    found = match(model, pool)
     reference = pool.checkpoints[pool.reference]
     for name in pool.copied:
         if name in found:
@@ -66,8 +66,12 @@ def bind(model: Any, pool: ModelPool) -> Target:
     return _target({name: tensor.data.view(-1) for name, tensor in merged.items()})
 
 
-def _match(model: Any, pool: ModelPool) -> dict[str, Any]:
-    """The module's tensor for each pool tensor; of several names for one tensor only the first that the pool has."""
+def match(model: Any, pool: ModelPool) -> dict[str, Any]:
+    """The module's tensor for each pool tensor; of several names for one tensor only the first that the pool has.
+
+    Raises:
+        PoolError: as `bind`.
+    """
     entries = pool.checkpoints[pool.reference].entries
     found: dict[str, Any] = {}
     known: set[str] = set()

@@ -73,6 +73,7 @@ def _prepare(settings: StudySettings, root: Path, text: str, given: Given) -> Se
         operators=declarations(settings.strategy.settings),
         losses=fitness.losses,
         parts=fitness.parts,
+        slopes=fitness.slopes,
         noisy=fitness.noisy,
     )
     records.strategy_of(settings, problem)

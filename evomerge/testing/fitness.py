@@ -133,6 +133,23 @@ class FitnessContract:
                 if mine is not None and all_of_them is not None:
                     np.testing.assert_allclose(mine, all_of_them[places], rtol=1e-5, atol=1e-6)
 
+    def test_loss_terms_add_up_to_the_mean_loss_and_can_be_differentiated(
+        self, fitness: Fitness, tmp_path: Path
+    ) -> None:
+        if not fitness.slopes:
+            return
+        model, size = self.subject(fitness, tmp_path, 1), fitness.items("search")
+        losses = fitness.score(model, "search").losses
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        for places in (None, np.array([size - 1, 0, 3])):
+            terms = list(fitness.loss_terms(model, "search", places))
+            sum(terms).backward()
+            if losses is not None:
+                mean = (losses if places is None else losses[places]).mean(dtype=np.float64)
+                np.testing.assert_allclose(sum(term.item() for term in terms), mean, rtol=1e-5, atol=1e-6)
+        assert any(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
     def test_items_come_in_kinds_or_do_not(self, fitness: Fitness, tmp_path: Path) -> None:
         self.subject(fitness, tmp_path, 1)
         strata = fitness.strata("search")

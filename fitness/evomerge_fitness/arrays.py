@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,8 +90,6 @@ class ArrayClassification(Classification):
 
     def logits(self, model: Any, where: Where) -> Tensor:
         """The model's logits on the split or part, classes x items."""
-        import torch
-
         from evomerge_fitness.mlp import MLP
 
         if isinstance(model, MLP):
@@ -99,10 +97,19 @@ class ArrayClassification(Classification):
             if fused is None or fused.config != model.config:
                 fused = self._fuse(model, where)
             return fused(model)
+        return transposed([logits for logits, _ in self.batches(model, where)])
+
+    def batches(self, model: Any, where: Where) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        """The model's logits batch by batch, with the places of their items."""
+        from evomerge_fitness.mlp import MLP
+
         x = self._x(where)
         device = next((parameter.device for parameter in model.parameters()), x.device)
-        outputs = (model(rows.to(device)) for rows in torch.split(x, self.settings.batch or 256))
-        return transposed([getattr(output, "logits", output) for output in outputs])
+        step = self.settings.batch or 256
+        for start in range(0, len(x), step):
+            rows = x[start : start + step].to(device)
+            output = model(rows.flatten(1) if isinstance(model, MLP) else rows)
+            yield getattr(output, "logits", output), np.arange(start, start + len(rows))
 
     def _fuse(self, model: Any, where: Where) -> Logits:
         from evomerge_fitness.mlp import Logits
@@ -117,7 +124,8 @@ class ArrayClassification(Classification):
         import torch
 
         if where not in self._inputs:
-            return keep(self._inputs, where, torch.from_numpy(self._data[0][self.indices(where)]))
+            with torch.inference_mode(False):  # to be differentiated with, too
+                return keep(self._inputs, where, torch.from_numpy(self._data[0][self.indices(where)]))
         return self._inputs[where]
 
     @cached_property

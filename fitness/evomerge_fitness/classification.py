@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -40,6 +41,7 @@ class Classification(Fitness):
     """Right or wrong and the loss, for each item of a labelled data set that the splits cut up."""
 
     parts = True
+    slopes = True
 
     def __init__(self, splits: Splits, losses: bool) -> None:
         self.splits = splits
@@ -67,7 +69,18 @@ class Classification(Fitness):
 
     def score_part(self, model: Any, split: Split, places: NDArray[np.int64], replicate: int = 0) -> Score:
         """The same for some items. A replicate is the same again."""
-        return self._score(model, (split, np.ascontiguousarray(places, dtype=np.int64).tobytes()))
+        return self._score(model, _part(split, places))
+
+    def loss_terms(self, model: Any, split: Split, places: NDArray[np.int64] | None = None) -> Iterator[Tensor]:
+        """Each batch's part of the mean cross-entropy."""
+        from torch import from_numpy
+        from torch.nn.functional import cross_entropy
+
+        where = split if places is None else _part(split, places)
+        labels = self._known_labels()[self.indices(where)]
+        for logits, items in self.batches(model, where):
+            targets = from_numpy(labels[items]).to(logits.device)
+            yield cross_entropy(logits.float(), targets, reduction="sum") / len(labels)
 
     def strata(self, split: Split) -> NDArray[np.int64]:
         """The label of every item of the split."""
@@ -99,6 +112,10 @@ class Classification(Fitness):
     def logits(self, model: Any, where: Where) -> Tensor:
         """The model's float32 logits on the split or part, classes x items, contiguous, on the CPU."""
 
+    @abstractmethod
+    def batches(self, model: Any, where: Where) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        """The model's logits batch by batch, items x classes, with the places of their items in the split or part."""
+
     def indices(self, where: Where) -> NDArray[np.int64]:
         """Places in the data set of the split's (or part's) items, in order.
 
@@ -129,6 +146,10 @@ class Classification(Fitness):
 
         labels, split = self._known_labels()[self.indices(where)], where[0] if isinstance(where, tuple) else where
         return keep(self._judges, where, Judge(labels, f"{self.source}, splits.{split},"))
+
+
+def _part(split: Split, places: NDArray[np.int64]) -> Where:
+    return split, np.ascontiguousarray(places, dtype=np.int64).tobytes()
 
 
 def transposed(batches: list[Tensor]) -> Tensor:

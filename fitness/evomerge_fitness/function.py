@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,8 @@ class CallableSettings:
     `Score` whose ``items`` (and ``losses``, if it has any) hold one number per index, in order.
     ``noisy`` says that another call with the same model gives another score; the function is then called with a fourth
     argument, the number of the repetition.
+    ``loss`` names a function that is called in the same way and returns the items' mean loss as a torch scalar, for
+    strategies that ask for its slopes.
     ``skeleton`` builds the live model: ``auto`` by the checkpoint's ``config.json``, or a function of the checkpoint
     folder, named like ``function``.
     """
@@ -41,6 +43,7 @@ class CallableSettings:
     per_item: bool = False
     noisy: bool = False
     gets: Literal["model", "recipe"] = "model"
+    loss: str | None = None
     skeleton: str = "auto"
 
 
@@ -57,6 +60,9 @@ class CallableFitness(Fitness):
         self.gets = settings.gets
         self.parts = self.losses = settings.per_item
         self.noisy = settings.noisy
+        self.slopes = settings.loss is not None
+        if self.slopes and settings.gets == "recipe":
+            raise ConfigError("loss differentiates a model, but gets: recipe builds none; remove one of them")
         self._indices: dict[Split, NDArray[np.int64]] = {}
 
     @property
@@ -84,14 +90,18 @@ class CallableFitness(Fitness):
             EvomergeError: no such function, or no model for the folder.
         """
         _ = self._function
+        if self.slopes:
+            _ = self._loss
         if self.gets == "model":
             self.skeleton(folder)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Digest of the file that holds the function."""
-        _, file = self._function
-        content = b"" if file is None else file.read_bytes()
-        return {self.settings.function: hashlib.blake2b(content, digest_size=16).hexdigest()}
+        """Digests of the files that hold the functions."""
+        found = {self.settings.function: self._function[1]}
+        if self.settings.loss is not None:
+            found[self.settings.loss] = self._loss[1]
+        contents = {name: b"" if file is None else file.read_bytes() for name, file in found.items()}
+        return {name: hashlib.blake2b(content, digest_size=16).hexdigest() for name, content in contents.items()}
 
     def score(self, model: Any, split: Split) -> Score:
         """What the function returns, checked.
@@ -99,11 +109,7 @@ class CallableFitness(Fitness):
         Raises:
             EvaluationError: it returned something else than the settings promise. Its own errors pass through.
         """
-        if split not in self._indices:
-            ranges = [np.arange(start, stop) for start, stop in self.splits.ranges(split)]
-            self._indices[split] = np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
-            self._indices[split].flags.writeable = False
-        return self._checked(self._call(model, self._indices[split], split, 0), self.items(split))
+        return self._checked(self._call(model, self._split(split), split, 0), self.items(split))
 
     def score_part(self, model: Any, split: Split, places: NDArray[np.int64], replicate: int = 0) -> Score:
         """What the function returns for the items at these places, checked.
@@ -111,9 +117,30 @@ class CallableFitness(Fitness):
         Raises:
             EvaluationError: it returned something else than the settings promise. Its own errors pass through.
         """
-        ranges = [np.arange(start, stop) for start, stop in self.splits.ranges(split)]
-        indices = np.concatenate(ranges)[places]
-        return self._checked(self._call(model, indices, split, replicate), len(places))
+        return self._checked(self._call(model, self._split(split)[places], split, replicate), len(places))
+
+    def loss_terms(self, model: Any, split: Split, places: NDArray[np.int64] | None = None) -> Iterator[Any]:
+        """What ``settings.loss`` returns, in one piece.
+
+        Raises:
+            EvaluationError: it is no torch scalar that depends on the model.
+        """
+        import torch
+
+        indices = self._split(split) if places is None else self._split(split)[places]
+        function, _ = self._loss
+        loss = function(model, indices, split)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            raise EvaluationError(f"{self.settings.loss} must return a torch scalar computed from the model")
+        yield loss
+
+    def _split(self, split: Split) -> NDArray[np.int64]:
+        """Item numbers of a split, read only."""
+        if split not in self._indices:
+            ranges = [np.arange(start, stop) for start, stop in self.splits.ranges(split)]
+            self._indices[split] = np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
+            self._indices[split].flags.writeable = False
+        return self._indices[split]
 
     def _call(self, model: Any, indices: NDArray[np.int64], split: Split, replicate: int) -> Any:
         function, _ = self._function
@@ -124,6 +151,10 @@ class CallableFitness(Fitness):
     @cached_property
     def _function(self) -> tuple[Callable[..., Any], Path | None]:
         return load_function(self.settings.function, self.root)
+
+    @cached_property
+    def _loss(self) -> tuple[Callable[..., Any], Path | None]:
+        return load_function(str(self.settings.loss), self.root)
 
     def _checked(self, result: Any, items: int) -> Score:
         if isinstance(result, Score):

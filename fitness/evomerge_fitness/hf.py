@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -88,13 +89,25 @@ class TransformersClassification(Classification):
 
     def logits(self, model: Any, where: Where) -> Tensor:
         """The model's logits on the split or part, classes x items."""
-        prepared = self._prepared.get(where) or self._prepare(where)
-        outputs = [model(**{name: x.to(model.device) for name, x in batch.items()}) for batch in prepared.batches]
-        rows = transposed([output.logits for output in outputs])
-        return rows[:, prepared.places].contiguous()
+        rows = transposed([logits for logits, _ in self.batches(model, where)])
+        return rows[:, self._prepare(where).places].contiguous()
+
+    def batches(self, model: Any, where: Where) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+        """The model's logits batch by batch, with the places of their items."""
+        prepared, start = self._prepare(where), 0
+        items = np.argsort(prepared.places)
+        for batch in prepared.batches:
+            logits = model(**{name: x.to(model.device) for name, x in batch.items()}).logits
+            yield logits, items[start : start + len(logits)]
+            start += len(logits)
 
     def _prepare(self, where: Where) -> Prepared:
-        return keep(self._prepared, where, self.prepare(self.indices(where)))
+        import torch
+
+        if where not in self._prepared:
+            with torch.inference_mode(False):  # to be differentiated with, too
+                return keep(self._prepared, where, self.prepare(self.indices(where)))
+        return self._prepared[where]
 
     @abstractmethod
     def prepare(self, indices: NDArray[np.int64]) -> Prepared:

@@ -22,6 +22,13 @@ def norm(model, indices, split):
     total = sum(float(p.square().sum()) for p in model.parameters())
     return Score((("norm", total), ("count", float(len(indices)))), items=np.cos(indices * total))
 
+def half_square(model, indices, split):
+    return sum(p.square().sum() for p in model.parameters()) / 2
+
+def with_losses(model, indices, split):
+    loss = float(half_square(model, indices, split))
+    return Score((("norm", loss),), items=np.zeros(len(indices)), losses=np.full(len(indices), loss))
+
 def of_recipe(recipe, indices, split):
     return {"score": recipe.segments[0].values[0], "cost": len(indices)}
 
@@ -59,6 +66,16 @@ class TestCallableContract(FitnessContract):
     def checkpoint(self, folder: Path) -> Path:
         save_mlp(folder / "mlp", MLP(MLPConfig((4, 2))).state_dict(), (4, 2))
         return folder / "mlp"
+
+
+class TestCallableWithALossContract(TestCallableContract):
+    def make(self, splits: Splits, folder: Path) -> Fitness:
+        settings = CallableSettings(
+            "mine.py:with_losses", {"norm": "minimize"}, per_item=True, loss="mine.py:half_square"
+        )
+        fitness = CallableFitness(settings, splits)
+        fitness.root = write(folder)
+        return fitness
 
 
 class TestRecipeContract(FitnessContract):
@@ -152,3 +169,18 @@ def test_empty_splits_have_no_indices(tmp_path: Path) -> None:
         fitness.score(None, "report")
     assert isinstance(make(tmp_path, "number").score(None, "report"), Score)
     assert np.array_equal(fitness._indices["report"], np.zeros(0))
+
+
+def test_a_loss_that_cannot_be_differentiated_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="must return a torch scalar"):
+        list(make(tmp_path, "norm", loss="mine.py:number").loss_terms(None, "search"))
+    with pytest.raises(ConfigError, match="gets: recipe builds none"):
+        make(tmp_path, "of_recipe", gets="recipe", loss="mine.py:half_square")
+    with pytest.raises(ConfigError, match="has no function 'missing'"):
+        make(tmp_path, "norm", loss="mine.py:missing").check(tmp_path)
+
+
+def test_fingerprint_follows_the_code_of_the_loss(tmp_path: Path) -> None:
+    (tmp_path / "loss.py").write_text("def loss(model, indices, split): return model")
+    fitness = make(tmp_path, "norm", loss="loss.py:loss")
+    assert set(fitness.fingerprint()) == {"mine.py:norm", "loss.py:loss"}
