@@ -43,11 +43,15 @@ class Stored:
         """Bytes per element."""
         return np.array([array.itemsize for array in self.arrays], dtype=np.uint64)
 
+    def part(self, start: int, stop: int) -> Stored:
+        """Elements ``start:stop``."""
+        return Stored([array[start:stop] for array in self.arrays], self.codes)
+
     def in_vectors(self) -> list[tuple[int, Stored]]:
         """In two parts of whole vectors, and where each begins: zeros fill the last one."""
         count = self.arrays[0].size
         whole = count - count % WIDTH
-        parts = [(0, Stored([array[:whole] for array in self.arrays], self.codes))]
+        parts = [(0, self.part(0, whole))]
         if whole < count:
             missing = WIDTH - (count - whole)
             ends = [np.concatenate([array[whole:], np.zeros(missing, array.dtype)]) for array in self.arrays]

@@ -29,6 +29,8 @@ _TILES = 2
 """Vectors of each source that several sums share at a time: few, so that many streams of memory are under way."""
 _STEP = 2 * WIDTH
 _SPAN = _TILES * _STEP
+_LINE = 64
+"""Bytes of a cache line: what is written past the caches begins with one."""
 _FLOAT = uint64(4)
 _NEXT = uint64(WIDTH) * _FLOAT
 
@@ -56,16 +58,23 @@ def weighted_sums(
     factors = np.ascontiguousarray(rounded[rows][:, used])
     places = [outs[row] for row in rows]
     count = places[0].size
-    whole = count - count % _STEP
-    head = Stored([array[:whole] for array in stored.arrays], stored.codes)
-    _call(head, factors, [place[:whole] for place in places], CODES[dtype], past)
-    if whole < count:
-        zeros = whole + _STEP - count
-        padded = [np.concatenate([array[whole:], np.zeros(zeros, array.dtype)]) for array in stored.arrays]
-        ends = [np.empty(_STEP, place.dtype) for place in places]
+    first = _until_lines(places) if past else 0
+    last = first + (count - first) // _STEP * _STEP
+    _call(stored.part(first, last), factors, [place[first:last] for place in places], CODES[dtype], past)
+    if last - first < count:  # both ends together, filled up to whole vectors
+        zeros = -(first + count - last) % _STEP
+        padded = [np.concatenate([a[:first], a[last:], np.zeros(zeros, a.dtype)]) for a in stored.arrays]
+        ends = [np.empty(padded[0].size, place.dtype) for place in places]
         _call(Stored(padded, stored.codes), factors, ends, CODES[dtype], past=False)
         for place, end in zip(places, ends, strict=True):
-            place[whole:] = end[: count - whole]
+            place[:first], place[last:] = end[:first], end[first : first + count - last]
+
+
+def _until_lines(places: Sequence[Array]) -> int:
+    """Elements after which all these arrays are at the start of a cache line; none if they never are together."""
+    starts = {address(place) % _LINE for place in places}
+    elements, odd = divmod(-min(starts) % _LINE, places[0].itemsize)
+    return 0 if len(starts) > 1 or odd or elements > places[0].size else elements
 
 
 def _call(stored: Stored, weights: Floats, outs: Sequence[Array], code: int, past: bool) -> None:
@@ -82,7 +91,7 @@ def _call(stored: Stored, weights: Floats, outs: Sequence[Array], code: int, pas
         code,
         outs[0].itemsize,
         outs[0].size,
-        bool(past and not (places % 64).any()),
+        bool(past and not (places % _LINE).any()),
         address(near),
     )
 

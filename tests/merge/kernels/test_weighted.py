@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.lanes import CODES, WRITABLE
+from evomerge.merge.kernels.memory import aligned
 from evomerge.merge.kernels.weighted import weighted_sums
 from evomerge.merge.tensorfile import STORED, Array, from_float32, to_float32
 
@@ -92,6 +93,25 @@ def test_rounding_is_to_nearest_even_everywhere(kind: str) -> None:
     (made,) = sums([(numbers, "F32")], np.array([[1.0]]), kind)
     expected = torch.from_numpy(numbers).to(TORCH[kind]).view(torch.int16).numpy()
     assert made.view(np.int16).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", RESULTS)
+@pytest.mark.parametrize("alike", [True, False], ids=["alike", "each"])
+@pytest.mark.parametrize("count", [3, 40, 700, 1024])
+def test_where_results_lie_changes_no_byte_and_none_beside_them(dtype: str, alike: bool, count: int) -> None:
+    sources = [(drawn(at, "BF16", count), "BF16") for at in range(3)]
+    weights = np.random.default_rng(0).standard_normal((2, 3))
+    kind = STORED[dtype]
+    for shift in (0, 1, 3, 31, 40):
+        begins = [shift + (0 if alike else row) for row in range(2)]
+        memories = [aligned(count + 100, kind.itemsize) for _ in begins]
+        for memory in memories:
+            memory[:] = 77
+        outs = [memory.view(kind)[at : at + count] for at, memory in zip(begins, memories, strict=True)]
+        weighted_sums(sources, weights, outs, dtype, past=True)
+        for at, memory, out, row in zip(begins, memories, outs, weights, strict=True):
+            assert out.tobytes() == plain(sources, row, dtype).tobytes()
+            assert {*memory[: at * kind.itemsize], *memory[(at + count) * kind.itemsize :]} == {77}
 
 
 @pytest.mark.parametrize("dtype", RESULTS)
