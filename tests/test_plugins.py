@@ -67,7 +67,7 @@ def test_two_distributions_with_one_name_are_both_named(site: Path) -> None:
 
 
 def test_an_unknown_name_offers_the_nearest_and_lists_all() -> None:
-    with pytest.raises(PluginError, match=r"unknown strategy 'm2n3'; did you mean 'm2n2'\?.*cma, m2n2, random"):
+    with pytest.raises(PluginError, match=r"unknown strategy 'm2n3'; did you mean 'm2n2'\?.*cma, .*m2n2, .*random"):
         plugins.load("strategies", "m2n3")
 
 

@@ -1,0 +1,38 @@
+"""Strategies for several objectives against the contract, over every store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evomerge.space import WeightSpace
+from evomerge.store.port import Store
+from evomerge.strategy import Problem, Strategy
+from evomerge.testing.strategy import StrategyContract
+from evomerge_strategies.nsga2 import NSGA2, NSGA2Settings
+from evomerge_strategies.nsga3 import NSGA3, NSGA3Settings
+
+
+class OverEveryStore(StrategyContract):
+    @pytest.fixture
+    def store(self, every_store: Store) -> Store:
+        return every_store
+
+
+class TestNSGA2(OverEveryStore):
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return NSGA2(NSGA2Settings(popsize=6), problem)
+
+
+class TestNSGA2OnASimplexWithASmallFront(StrategyContract):
+    window = 9
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        space = WeightSpace("simplex", per_group=False)
+        return NSGA2(NSGA2Settings(space, popsize=4, score_members=False, front=2), problem)
+
+
+class TestNSGA3(StrategyContract):
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return NSGA3(NSGA3Settings(WeightSpace("task_arithmetic", bounded=False), popsize=6), problem)
