@@ -15,12 +15,15 @@ import pytest
 
 from evomerge.candidate import Evaluated
 from evomerge.errors import ResumeError, StalledError
+from evomerge.plugins import load
 from evomerge.space import WeightSpace
 from evomerge.store import open_store
 from evomerge.store.port import Store
 from evomerge.strategy import Problem, Strategy
-from evomerge.testing.strategy import StrategyContract
+from evomerge.testing.strategy import PROBLEM, StrategyContract
 from evomerge_strategies.cma_es import CMAES, CMAESSettings
+from evomerge_strategies.evo_merging import EvoMerging, EvoMergingSettings, StageSettings
+from evomerge_strategies.gauss_newton import GaussNewton, GaussNewtonSettings
 from evomerge_strategies.generations import GenerationsState
 from evomerge_strategies.m2n2 import M2N2, M2N2Settings
 from evomerge_strategies.random_search import RandomSearch, RandomSearchSettings
@@ -54,6 +57,13 @@ class TestM2N2Ablated(StrategyContract):
         return M2N2(settings, problem)
 
 
+class TestGaussNewton(OverEveryStore):
+    problem = replace(PROBLEM, losses=True)
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return GaussNewton(GaussNewtonSettings(WeightSpace(per_group=False), radius=0.1, smallest=0.02), problem)
+
+
 class TestRandomSearch(OverEveryStore):
     def make(self, problem: Problem) -> Strategy[Any]:
         return RandomSearch(RandomSearchSettings(), problem)
@@ -85,6 +95,22 @@ class TestCMAESThatRepairsAndBeginsAgain(StrategyContract):
     def test_runs_follow_one_another(self) -> None:
         strategy = self.make(self.problem)
         assert strategy.diagnostics(self._warmed(strategy))["runs"] > 3
+
+
+class TestEvoMerging(OverEveryStore):
+    problem = replace(PROBLEM, operators=(load("operators", "factor_fusion").declaration("factor_fusion"),))
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        stages = StageSettings(evaluations=12), StageSettings(evaluations=24)
+        return EvoMerging(EvoMergingSettings(denoise=stages[0], scale=stages[1], popsize=4), problem)
+
+
+class TestLoraHub(StrategyContract):
+    problem = TestEvoMerging.problem
+    window = 5
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return EvoMerging(EvoMergingSettings("lorahub", popsize=5, finalists_by="objective"), problem)
 
 
 @pytest.mark.parametrize("strategy", [TestM2N2, TestRandomSearch, TestCMAES])
