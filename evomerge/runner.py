@@ -17,6 +17,7 @@ from evomerge.executor.port import Executor, Task
 from evomerge.replay import population_changes, restore, state_digest
 from evomerge.store.port import Snapshot, Status, StudyStore, Turn
 from evomerge.strategy import Objective, State, Strategy
+from evomerge.twins import REMEMBERED, Twins, result_of_twin
 
 S = TypeVar("S", bound=State)
 
@@ -29,9 +30,10 @@ PROGRESS_EVERY = 0.2
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search is; ``numbers`` are the strategy's own diagnostics."""
+    """How far a search is: ``spent`` whole evaluations' worth of items; ``numbers`` are the strategy's diagnostics."""
 
     told: int
+    spent: float
     failed: int
     budget: int
     in_flight: int
@@ -53,7 +55,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is asked to do. ``window``, ``telling`` and ``objective`` are part of the search, the rest is not."""
+    """What a run is asked to do. ``window``, ``telling`` and ``objective`` are part of the search, the rest is not.
+
+    ``budget`` counts evaluations on all ``items`` of the search split; one on fewer items counts as its share.
+    """
 
     objective: Objective
     budget: int
@@ -62,6 +67,7 @@ class Plan:
     finalists: int = 10
     splits: tuple[Split, ...] = ("search",)
     snapshot_every: int = 1000
+    items: int = 0
 
 
 class _StopRequested(Exception):
@@ -83,7 +89,9 @@ class Runner(Generic[S]):
     ) -> None:
         self._strategy, self._study, self._executor, self._plan = strategy, study, executor, plan
         self._stop, self._on_progress = stop, on_progress
+        self._items = max(plan.items, 1)
         self._finished: dict[int, Evaluated] = {}  # back from a worker, not yet their turn
+        self._twins = Twins()
         self._last_progress = 0.0
         self._last_snapshot = 0  # told results at the last snapshot
 
@@ -95,6 +103,7 @@ class Runner(Generic[S]):
         summary = study.summary()
         self._failed, self._best, self._best_number = summary.failed, summary.best, summary.best_number
         study.set_status("running")
+        self._items_left = plan.budget * self._items - study.items_asked(self._items)
         in_flight = self._send_again(state)
         state, in_flight = self._ask(state, in_flight, ())
         while in_flight:
@@ -106,7 +115,7 @@ class Runner(Generic[S]):
             state = self._strategy.tell(state, evaluated)
             state, in_flight = self._ask(state, in_flight, (evaluated,), before)
             self._note(state, evaluated, len(in_flight))
-        reason = self._why_over(state, plan.budget)
+        reason = self._why_over(state)
         try:
             return self._finish(state, reason)
         except _StopRequested:
@@ -122,15 +131,36 @@ class Runner(Generic[S]):
         else:
             told = {one.candidate.number for one in self._study.scores("search", items=False)}
             outstanding = set(range(state.asked)) - told
-        for candidate in self._study.candidates(sorted(outstanding - self._finished.keys())):
-            self._executor.submit(Task(candidate))
+        self._items_told = self._plan.budget * self._items - self._items_left
+        out = {one.number: one for one in self._study.candidates(sorted(outstanding))}
+        for number, digest, request in self._study.digests(max(min(outstanding, default=state.asked) - REMEMBERED, 0)):
+            twin = self._twins.add(number, digest, request)
+            if number in out:
+                self._items_told -= self._size(out[number])
+                if number not in self._finished:
+                    self._send(out[number], twin, outstanding)
         return outstanding
+
+    def _size(self, candidate: Candidate) -> int:
+        """How many items it is to be evaluated on."""
+        size = candidate.request.size
+        return self._items if size is None else size
+
+    def _send(self, candidate: Candidate, twin: int | None, in_flight: set[int]) -> None:
+        """Have it evaluated, or take the result of its twin as soon as that is there."""
+        if twin is None:
+            self._executor.submit(Task(candidate))
+        elif twin in in_flight and twin not in self._finished:
+            self._twins.wait(twin, candidate)
+        else:
+            known = self._finished.get(twin) or next(self._study.scores("search", (twin,)))
+            self._finished[candidate.number] = result_of_twin(candidate, known)
 
     def _ask(
         self, state: S, in_flight: set[int], told: tuple[Evaluated, ...], before: tuple[int | None, ...] | None = None
     ) -> tuple[S, set[int]]:
         """Fill the window, keep the turn, then submit. ``before`` is the population before ``told``."""
-        room = min(self._plan.window - len(in_flight), self._plan.budget - state.asked)
+        room = min(self._plan.window - len(in_flight), self._items_left // self._items)
         asked: tuple[Candidate, ...] = ()
         if room > 0:
             state, asked = self._strategy.ask(state, room)
@@ -138,32 +168,36 @@ class Runner(Generic[S]):
             return state, in_flight
         self._seq += 1
         changes = () if before is None else population_changes(before, self._strategy.population(state))
-        self._study.save_turn(Turn(self._seq, told, asked, changes))
+        self._study.save_turn(Turn(self._seq, told, asked, changes, self._strategy.leader(state) if told else None))
         if state.told - self._last_snapshot >= self._plan.snapshot_every:
             self._snapshot(state)
         for candidate in asked:
-            self._executor.submit(Task(candidate))
+            self._items_left -= self._size(candidate)
+            twin = self._twins.add(candidate.number, candidate.recipe.digest, candidate.request)
+            self._send(candidate, twin, in_flight)
             in_flight.add(candidate.number)
         return state, in_flight
 
     def _await(self, in_flight: set[int]) -> Evaluated:
         """The next result in the order of telling. Those that come before their turn are kept, so that none is lost."""
         while True:
-            due = min(in_flight)
+            due = min(self._finished if self._plan.telling == "completion" and self._finished else in_flight)
             if due in self._finished:
                 return self._finished.pop(due)
             evaluated = self._executor.next(timeout=WAIT)
             if evaluated is None:
                 self._study.flush()
-            elif self._plan.telling == "completion" or evaluated.candidate.number == due:
+                continue
+            self._finished |= {one.candidate.number: one for one in self._twins.served(evaluated)}
+            if self._plan.telling == "completion" or evaluated.candidate.number == due:
                 return evaluated
-            else:
-                self._finished[evaluated.candidate.number] = evaluated
-                self._study.save_scores("search", (evaluated,))
+            self._finished[evaluated.candidate.number] = evaluated
+            self._study.save_scores("search", (evaluated,))
 
     def _note(self, state: S, evaluated: Evaluated, in_flight: int) -> None:
         """Keep count for people: best so far, failures, progress."""
         number, objective = evaluated.candidate.number, self._plan.objective
+        self._items_told += self._size(evaluated.candidate)
         if evaluated.score is None:
             self._failed += 1
             self._study.add_event("warning", "failed", evaluated.failure or "", number)
@@ -171,6 +205,7 @@ class Runner(Generic[S]):
             value = evaluated.score[objective.name]
             if self._best is None or objective.gain(value) > objective.gain(self._best):
                 self._best, self._best_number = value, number
+        self._best, self._best_number = self._strategy.leader(state) or (self._best, self._best_number)
         now = time.monotonic()
         if self._on_progress is not None and now - self._last_progress >= PROGRESS_EVERY:
             self._last_progress = now
@@ -179,6 +214,7 @@ class Runner(Generic[S]):
     def _progress(self, state: S, in_flight: int, phase: Split = "search") -> Progress:
         return Progress(
             told=state.told,
+            spent=self._items_told / self._items,
             failed=self._failed,
             budget=self._plan.budget,
             in_flight=in_flight,
@@ -201,16 +237,17 @@ class Runner(Generic[S]):
             self._snapshot(state)
         self._study.set_status("paused")
         self._study.flush()
-        return Outcome("paused", f"stopped on request after {state.told} of {self._plan.budget} evaluations")
+        spent = f"{self._items_told / self._items:.10g} of {self._plan.budget}"
+        return Outcome("paused", f"stopped on request after {spent} evaluations")
 
-    def _why_over(self, state: S, budget: int) -> str:
-        if state.asked >= budget:
+    def _why_over(self, state: S) -> str:
+        if self._items_left < self._items:
             return "budget spent"
         reason = self._strategy.exhausted(state)
         if reason is None:
             raise StalledError(
-                f"the strategy asks for nothing after {state.told} of {budget} evaluations with nothing in flight, and "
-                "does not say why; this is a defect of the strategy"
+                f"the strategy asks for nothing after {state.told} results with nothing in flight, and does not say "
+                "why; this is a defect of the strategy"
             )
         return reason
 

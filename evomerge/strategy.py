@@ -56,7 +56,8 @@ class Problem:
     that matters most first; ``operators`` are the declarations that the strategy's search spaces asked for.
     ``losses``, ``parts`` and ``slopes`` say what the fitness can do: a loss for each item, a score of some of the items
     only, and the loss's slopes towards the pool's models (see `evomerge.candidate.Request`). ``noisy``: repeating an
-    evaluation gives another score. ``seeds`` are recipes to begin from, best first, where an earlier stage found some.
+    evaluation gives another score. ``seeds`` are recipes to begin from, best first, where an earlier stage found some;
+    a candidate that is made from the i-th of them, from 0, has ``-1 - i`` among its parents.
     """
 
     seed: int
@@ -105,6 +106,9 @@ class Strategy(ABC, Generic[S]):
     Settings: ClassVar[type]
     State: ClassVar[type]
 
+    needs_whole: ClassVar[bool] = False
+    """Whether it needs every candidate's score on all items (each item's, or several objectives) and no estimate."""
+
     @abstractmethod
     def start(self) -> S:
         """The state before anything was asked."""
@@ -125,8 +129,16 @@ class Strategy(ABC, Generic[S]):
     def finalists(self, state: S) -> tuple[int, ...]:
         """Candidate numbers worth a look on the selection split, best on the search split first."""
 
+    def members(self, state: S) -> tuple[str, ...] | None:
+        """The pool members that a stage after this one should merge; ``None`` for all."""
+        return None
+
     def exhausted(self, state: S) -> str | None:
         """Why the search can go no further although budget is left; ``None`` while it can."""
+        return None
+
+    def leader(self, state: S) -> tuple[float, int] | None:
+        """The best value so far and its candidate, where single results do not say (see `evomerge.spending`)."""
         return None
 
     def diagnostics(self, state: S) -> dict[str, float]:

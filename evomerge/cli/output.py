@@ -74,6 +74,11 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
 
 
+def worth(evaluations: float) -> str:
+    """How many whole evaluations some cost: ``12``, or ``12.4`` where parts of them are among them."""
+    return str(round(evaluations)) if evaluations == round(evaluations) else f"{evaluations:.1f}"
+
+
 def size(count: float) -> str:
     """Bytes as people read them."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from evomerge.cli.output import duration, note, number, size
+from evomerge.cli.output import duration, note, number, size, worth
 
 if TYPE_CHECKING:
     from evomerge.runner import Progress
@@ -29,27 +29,27 @@ class Meter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: deque[tuple[float, int]] = deque()
+        self._seen: deque[tuple[float, float]] = deque()
 
-    def rate(self, told: int) -> float | None:
+    def rate(self, spent: float) -> float | None:
         """Evaluations per second over the last seconds."""
         now = self._clock()
-        self._seen.append((now, told))
+        self._seen.append((now, spent))
         while len(self._seen) > 2 and now - self._seen[1][0] > _RATE_OVER:
             self._seen.popleft()
         began, first = self._seen[0]
-        return (told - first) / (now - began) if now > began and told > first else None
+        return (spent - first) / (now - began) if now > began and spent > first else None
 
     def text(self, progress: Progress, gap: str = "  ") -> str:
         """Everything but the bar, on one line."""
         if progress.phase != "search" and progress.in_flight:
             return f"scoring {progress.in_flight} on the {progress.phase} split"
-        rate = self.rate(progress.told)
-        parts = [f"{progress.told}/{progress.budget}"]
+        rate = self.rate(progress.spent)
+        parts = [f"{worth(progress.spent)}/{progress.budget}"]
         if rate is not None:
             parts.append(f"{rate:.3g}/s")
-        if rate is not None and progress.told < progress.budget:
-            parts.append(f"ETA {duration((progress.budget - progress.told) / rate)}")
+        if rate is not None and progress.spent < progress.budget:
+            parts.append(f"ETA {duration((progress.budget - progress.spent) / rate)}")
         if progress.best is not None:
             parts.append(f"best {number(progress.best)} (#{progress.best_number})")
         if "coverage" in progress.numbers:
@@ -89,7 +89,7 @@ def _live(name: str) -> Iterator[Callable[[Progress], None]]:
         task = bars.add_task(name, total=None, text="starting")
 
         def show(progress: Progress) -> None:
-            bars.update(task, total=progress.budget, completed=progress.told, text=meter.text(progress, " "))
+            bars.update(task, total=progress.budget, completed=progress.spent, text=meter.text(progress, " "))
 
         yield show
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evomerge.cli import databases, progress
-from evomerge.cli.output import Json, duration, emit, note, number, say
+from evomerge.cli.output import Json, duration, emit, note, number, say, worth
+from evomerge.cli.status import evaluations
 from evomerge.cli.stopping import INTERRUPTED, stoppable
 from evomerge.errors import StudyExistsError
 
@@ -161,7 +162,8 @@ def _scores(study: StudyStore, candidate: int | None) -> dict[Split, float]:
     found: dict[Split, float] = {}
     for split in names:
         for one in study.scores(split, () if candidate is None else (candidate,), items=False):
-            if one.score is not None:
+            some = split == "search" and one.candidate.request.ranges is not None  # the first round of a race, say
+            if one.score is not None and not some:
                 found[split] = one.score[study.record.objective]
     return found
 
@@ -189,7 +191,8 @@ def _text(study: StudyStore, outcome: Outcome, seconds: float, again: str) -> st
     if outcome.status == "paused":
         return f"paused: {outcome.reason}\nGo on with:\n{again}"
     failed = f", {summary.failed} failed" if summary.failed else ""
-    head = f"{outcome.status}: {outcome.reason} ({summary.told} evaluations{failed}, {duration(seconds)})"
+    spent = f"{worth(evaluations(study, summary.told))} evaluations{failed}"
+    head = f"{outcome.status}: {outcome.reason} ({spent}, {duration(seconds)})"
     if outcome.final is None:
         return f"{head}\n'evomerge show {summary.name}' lists the failures"
     scores = ", ".join(f"{split} {number(value)}" for split, value in _scores(study, outcome.final).items())

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evomerge.cli.databases import Db, Name, opened_study
-from evomerge.cli.output import Json, columns, duration, emit, number, say, when
-from evomerge.cli.status import state_of
+from evomerge.cli.output import Json, columns, duration, emit, number, say, when, worth
+from evomerge.cli.status import evaluations, state_of
 
 if TYPE_CHECKING:
     from evomerge.candidate import Evaluated, Split
-    from evomerge.store.port import StudyStore
+    from evomerge.store.port import StudyStore, Summary
 
 EVENTS = 10
 FAILURES = 5
@@ -114,7 +114,8 @@ def _study(study: StudyStore) -> dict[str, Any]:
         "settings": _settings(record.settings),
         "versions": dict(record.versions),
         "pool": dict(record.pool),
-        "candidates": [_line(study, candidate) for candidate in shown],
+        "evaluations": evaluations(study, summary.asked),
+        "candidates": [_line(study, candidate, summary) for candidate in shown],
         "diagnostics": _diagnostics(study),
         "failures": dict(reasons.most_common()),
         "evaluation_seconds": seconds,
@@ -129,16 +130,18 @@ def _settings(sections: Any) -> dict[str, Any]:
     return {name: json.loads(text) for name, text in sections.items()}
 
 
-def _line(study: StudyStore, candidate: int) -> dict[str, Any]:
+def _line(study: StudyStore, candidate: int, summary: Summary) -> dict[str, Any]:
     one = study.candidates((candidate,))[0]
     objective = study.record.objective
-    found = scores_of(study, candidate)
-    return {
-        "number": candidate,
-        "origin": one.origin,
-        "generation": one.generation,
-        **{split: each.score[objective] for split, each in found.items() if each.score is not None},
-    }
+    found: dict[str, float] = {}
+    for split, each in scores_of(study, candidate).items():
+        if each.score is not None:
+            found[split] = each.score[objective]
+    if one.request.ranges is not None:  # what it scored on these items says little beside the others
+        found.pop("search", None)
+    if candidate == summary.best_number and summary.best is not None:
+        found["search"] = summary.best
+    return {"number": candidate, "origin": one.origin, "generation": one.generation, **found}
 
 
 def _diagnostics(study: StudyStore) -> dict[str, float]:
@@ -157,7 +160,7 @@ def _study_text(document: dict[str, Any]) -> str:
     summary, settings = document["summary"], document["settings"]
     rows = [
         ("status", f"{summary['state']}, last written {when(summary['updated'])}"),
-        ("evaluations", _counts(summary, settings["budget"]["evaluations"])),
+        ("evaluations", _counts(summary, document["evaluations"], settings["budget"]["evaluations"])),
         ("strategy", f"{settings['strategy']['name']}, seed {document['seed']}, window {settings['window']}"),
         ("fitness", f"{settings['fitness']['name']}, {document['direction']} {document['objective']}"),
         ("pool", ", ".join(document["pool"])),
@@ -181,8 +184,10 @@ def _study_text(document: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _counts(summary: dict[str, Any], budget: int) -> str:
+def _counts(summary: dict[str, Any], asked: float, budget: int) -> str:
     flying = summary["asked"] - summary["told"]
+    if asked != summary["asked"]:
+        return f"{worth(asked)} of {budget} (in {summary['told']} results, {flying} asked and not told)"
     more = [f"{summary['failed']} failed"] if summary["failed"] else []
     more += [f"{flying} asked and not told"] if flying else []
     return f"{summary['told']} of {budget}{f' ({chr(44).join(more)})' if more else ''}"

@@ -14,7 +14,7 @@ from evomerge.cli import databases
 from evomerge.cli.output import Json, ago, columns, emit, number, say
 
 if TYPE_CHECKING:
-    from evomerge.store.port import Lease, Summary
+    from evomerge.store.port import Lease, StudyStore, Summary
 
 
 def status(
@@ -60,6 +60,15 @@ def _is_driven(lease: Lease | None) -> bool:
     except PermissionError:
         return True  # someone else's, alive
     return True
+
+
+def evaluations(study: StudyStore, asked: int) -> float:
+    """How many whole evaluations were asked for, those on some items counted by their share."""
+    from evomerge.study import record as records
+
+    parts = any(request.ranges is not None for request in study.requests())
+    items = records.problem_of(study.record).items if parts else 0
+    return study.items_asked(items) / items if items else float(asked)
 
 
 def _document(summary: Summary) -> dict[str, object]:

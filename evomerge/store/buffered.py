@@ -281,9 +281,9 @@ class BufferedStudy(StudyStore, Generic[B]):
 
 
 def _essence(turn: Turn, losses: bool) -> Turn:
-    """The turn without what may differ between two equal runs."""
+    """The turn without what may differ between two equal runs, or is not in the journal."""
     told = [replace(one, cost=Cost()) for one in turn.told]
-    return replace(turn, told=tuple(told if losses else [without_losses(one) for one in told]))
+    return replace(turn, told=tuple(told if losses else [without_losses(one) for one in told]), leader=None)
 
 
 def without_losses(evaluated: Evaluated) -> Evaluated:

@@ -35,6 +35,8 @@ class Head:
                 self.failed += 1
             elif value is not None and (self.best is None or _better(value, self.best, direction)):
                 self.best, self.best_number = value, evaluated.candidate.number
+        if turn.leader is not None:
+            self.best, self.best_number = turn.leader
 
 
 def _better(value: float, than: float, direction: str) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from evomerge import codec
-from evomerge.candidate import Candidate, Evaluated, Recipe, Score, Split
+from evomerge.candidate import WHOLE, Candidate, Evaluated, Recipe, Request, Score, Split
 from evomerge.errors import StoreError
 from evomerge.store import lease as leases
 from evomerge.store import naming
@@ -75,7 +76,7 @@ class _Batch:
 
     def add_turn(self, turn: Turn) -> None:
         told = turn.told if self.keep_losses else tuple(without_losses(one) for one in turn.told)
-        kept = _copy(replace(turn, told=told))
+        kept = _copy(replace(turn, told=told, leader=None))
 
         def commit(study: _Study) -> None:
             study.turns.append(kept)
@@ -193,6 +194,18 @@ class MemoryStudy(BufferedStudy[_Batch]):
             return tuple(self._study.candidates[number] for number in numbers)
         except KeyError as error:
             raise StoreError(f"study {self._record.name!r} has no candidate {error.args[0]}") from error
+
+    def digests(self, since: int = 0) -> Iterator[tuple[int, str, Request]]:
+        """Number, recipe digest and request, from a number on."""
+        self.flush()
+        for number in range(since, len(self._study.candidates)):
+            one = self._study.candidates[number]
+            yield number, one.recipe.digest, one.request
+
+    def requests(self) -> dict[Request, int]:
+        """How many candidates were asked with each request other than the plain one."""
+        self.flush()
+        return dict(Counter(one.request for one in self._study.candidates.values() if one.request != WHOLE))
 
     def recipes(self, digests: Iterable[str]) -> dict[str, Recipe]:
         """The known ones among these recipes."""

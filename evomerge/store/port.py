@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evomerge.candidate import Candidate, Evaluated, Recipe, Split
+from evomerge.candidate import Candidate, Evaluated, Recipe, Request, Split
 
 Status = Literal["created", "running", "paused", "finished", "stopped"]
 """``stopped``: the strategy could go no further, or the study met an error; its last event says which."""
@@ -86,12 +86,17 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One step of a search: first ``told``, then ``asked``. ``seq`` is dense from 0."""
+    """One step of a search: first ``told``, then ``asked``. ``seq`` is dense from 0.
+
+    ``leader`` is the best value so far and its candidate, from a strategy that knows better than single results do (see
+    `evomerge.strategy.Strategy.leader`); it goes into the study's summary and not into its journal.
+    """
 
     seq: int
     told: tuple[Evaluated, ...] = ()
     asked: tuple[Candidate, ...] = ()
     changes: tuple[Change, ...] = ()
+    leader: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,19 @@ class StudyStore(ABC):
         Raises:
             StoreError: one of them does not exist.
         """
+
+    @abstractmethod
+    def digests(self, since: int = 0) -> Iterator[tuple[int, str, Request]]:
+        """Number, recipe digest and request of every candidate from number ``since`` on, in order."""
+
+    @abstractmethod
+    def requests(self) -> dict[Request, int]:
+        """How many candidates were asked with each request other than the plain one."""
+
+    def items_asked(self, items: int) -> int:
+        """How many evaluations of one item were asked on a search split of ``items``."""
+        partial = ((request.size, times) for request, times in self.requests().items())
+        return self.summary().asked * items - sum((items - size) * times for size, times in partial if size is not None)
 
     @abstractmethod
     def recipes(self, digests: Iterable[str]) -> dict[str, Recipe]:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, func, select
 
 from evomerge import codec
-from evomerge.candidate import Array, Candidate, Evaluated, Recipe, Split
+from evomerge.candidate import WHOLE, Array, Candidate, Evaluated, Recipe, Request, Split
 from evomerge.store import rows
 from evomerge.store.port import Change, Turn
 from evomerge.store.schema import candidates, journal, parents, populations, requests, scores, slopes
@@ -65,6 +65,21 @@ class Reader:
         query = select(slopes.c.number, slopes.c.form, slopes.c.packed)
         query = query.where(slopes.c.study == self.study, slopes.c.number.in_(numbers))
         return {number: rows.unpack(form, packed) for number, form, packed in self.connection.execute(query)}
+
+    def digests(self, first: int, last: int) -> list[tuple[int, str, Request]]:
+        """Number, recipe digest and request of candidates ``first`` to ``last``."""
+        query = select(candidates.c.number, candidates.c.digest).order_by(candidates.c.number)
+        query = query.where(candidates.c.study == self.study, candidates.c.number.between(first, last))
+        asked = self._requests(list(range(first, last + 1)))
+        return [
+            (number, digest, codec.load(Request, asked[number]) if number in asked else WHOLE)
+            for number, digest in self.connection.execute(query)
+        ]
+
+    def request_counts(self) -> dict[Request, int]:
+        """How often each request other than the plain one was asked."""
+        query = select(requests.c.request, func.count()).where(requests.c.study == self.study)
+        return {codec.load(Request, text): n for text, n in self.connection.execute(query.group_by(requests.c.request))}
 
     def recipes(self, digests: Iterable[str]) -> dict[str, Recipe]:
         """The known ones among these recipes, by digest."""

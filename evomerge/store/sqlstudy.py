@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Row, Select, select, update
 
-from evomerge.candidate import Candidate, Evaluated, Recipe, Split
+from evomerge.candidate import Candidate, Evaluated, Recipe, Request, Split
 from evomerge.errors import StoreError
 from evomerge.store import rows
 from evomerge.store.buffered import BufferedStudy
@@ -124,6 +124,17 @@ class SqlStudy(BufferedStudy[Batch]):
         if unknown:
             raise StoreError(f"study {self._record.name!r} has no candidate {unknown[0]}")
         return tuple(found[number] for number in wanted)
+
+    def digests(self, since: int = 0) -> Iterator[tuple[int, str, Request]]:
+        """Number, recipe digest and request, from a number on."""
+        ((asked,),) = self._all(select(studies.c.asked).where(studies.c.id == self._number))
+        for page in pages(range(since, int(asked))):
+            yield from self._run(partial(Reader.digests, first=page[0], last=page[-1]))
+
+    def requests(self) -> dict[Request, int]:
+        """How many candidates were asked with each request other than the plain one."""
+        self.flush()
+        return self._run(Reader.request_counts)
 
     def recipes(self, digests: Iterable[str]) -> dict[str, Recipe]:
         """The known ones among these recipes, by digest."""

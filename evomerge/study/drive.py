@@ -90,9 +90,11 @@ def resume(
         differences = records.compare(study.record, setup.record)
         asked_for = {"budget.evaluations"} if budget is not None else set()
         records.refuse(tuple(one for one in differences if one.key not in asked_for), allow_changed)
-        asked, evaluations = study.summary().asked, setup.settings.budget.evaluations
-        if evaluations < asked:
-            raise ResumeError(f"the study already asked {asked} candidates; give a budget of at least that many")
+        items = setup.problem.items or 1
+        asked, evaluations = study.items_asked(items), setup.settings.budget.evaluations
+        if evaluations * items < asked:
+            already = f"the study already asked for {asked / items:.10g} evaluations"
+            raise ResumeError(f"{already}; give a budget of at least that many")
         if differences or study.record != setup.record:
             study.amend(setup.record)
         for one in differences:
@@ -132,6 +134,7 @@ def drive(study: StudyStore, setup: Setup, watch: Watch) -> Outcome:
         finalists=settings.finalists,
         splits=setup.splits,
         snapshot_every=settings.store.snapshot_every,
+        items=setup.problem.items,
     )
     strategy = records.strategy_of(settings, setup.problem)
     try:

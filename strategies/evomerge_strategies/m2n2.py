@@ -25,7 +25,7 @@ from evomerge.strategy import Group, Problem, Strategy, require_members
 from evomerge.streams import stream
 from evomerge_strategies.competition import Competition, Floats, Rules, Scores, coverage, entropy, least, pick, without
 from evomerge_strategies.hall import Hall, enter
-from evomerge_strategies.seeds import pool_seeds
+from evomerge_strategies.seeds import given_seeds
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class M2N2Settings:
         crossover: mix two parents; off: the child is a (mutated) copy of the first.
         split_point: evolve the boundary; off: one mixing ratio for the whole vector.
         mutation: standard deviation of the noise on every coordinate of a child; 0 is none.
-        start: begin from the pool's members (``seeds``) or from ``scratch_members`` random models (``scratch``).
+        start: begin from the pool's members, and from what an earlier stage found (``seeds``), or from
+            ``scratch_members`` random models (``scratch``).
         scratch_members: how many random models.
         scratch_scale: their standard deviation.
         warm_up: so many first children come from uniformly drawn parents.
@@ -114,6 +115,7 @@ class M2N2(Strategy[M2N2State]):
 
     Settings = M2N2Settings
     State = M2N2State
+    needs_whole = True
 
     def __init__(self, settings: M2N2Settings, problem: Problem, draws: Callable[[int], Draws] | None = None) -> None:
         if problem.items == 0:
@@ -122,7 +124,8 @@ class M2N2(Strategy[M2N2State]):
             require_members(problem, 2 if settings.crossover else 1, "m2n2 from seeds")
         self._s, self._problem = settings, problem
         self._draws = draws or (lambda number: draws_from(problem.seed, number, problem.groups))
-        self._seeds = len(problem.members) if settings.start == "seeds" else settings.scratch_members
+        self._models = given_seeds(problem) if settings.start == "seeds" else ()
+        self._seeds = len(self._models) or settings.scratch_members
         self._rules = Rules(settings.alpha, settings.capacity, settings.subtract_minimum)
         self._rows = np.empty((settings.population + 1, problem.items))  # fresh pages cost more than the sums
         self._rows_are: Scores | None = None
@@ -156,7 +159,7 @@ class M2N2(Strategy[M2N2State]):
 
     def _seed(self, number: int) -> Candidate:
         if self._s.start == "seeds":
-            return pool_seeds(self._problem)[number]
+            return self._models[number]
         empty = tuple(Segment(group.name, 0, group.size, ()) for group in self._problem.groups)
         noise = Noise(self._s.scratch_scale, self._problem.seed, number)
         return Candidate(number, Recipe("linear", (), empty, noise=noise), origin="random")

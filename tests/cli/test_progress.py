@@ -13,6 +13,7 @@ from evomerge.runner import Progress
 
 START = Progress(
     told=0,
+    spent=0.0,
     failed=0,
     budget=1000,
     in_flight=8,
@@ -37,10 +38,11 @@ def test_meter() -> None:
     meter = Meter(clock)
     assert meter.text(START) == "0/1000  coverage 0.991  2 workers"
     clock.now += 2
-    line = meter.text(replace(START, told=100, best=0.75, best_number=7, failed=3, workers=1))
+    line = meter.text(replace(START, told=130, spent=100.0, best=0.75, best_number=7, failed=3, workers=1))
     assert line == "100/1000  50/s  ETA 18.0 s  best 0.7500 (#7)  coverage 0.991  1 worker  3 failed"
     clock.now += 20
-    assert "5/s  ETA 3 min" in meter.text(replace(START, told=200))
+    assert "5/s  ETA 3 min" in meter.text(replace(START, told=230, spent=200.0))
+    assert meter.text(replace(START, spent=200.25)).startswith("200.2/1000")
     assert meter.text(replace(START, phase="selection", in_flight=4)) == "scoring 4 on the selection split"
 
 

@@ -54,7 +54,7 @@ def test_a_larger_budget_goes_on(evomerge: Any, finished: Path) -> None:
     events = json.loads(evomerge("show", "--json").out)["events"]
     assert "budget.evaluations: 60 -> 70" in [event["text"] for event in events]
     smaller = evomerge("resume", "study.yaml", "--budget", 65)
-    assert (smaller.code, "already asked 70 candidates" in smaller.err) == (5, True)
+    assert (smaller.code, "already asked for 70 evaluations" in smaller.err) == (5, True)
 
 
 @pytest.mark.slow

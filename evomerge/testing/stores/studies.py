@@ -77,6 +77,28 @@ class StudyContract(StoreFixtures):
         assert (mine.best, mine.best_number) == (max(values), values.index(max(values)))
         assert 0 < mine.created <= mine.updated
 
+    def test_requests_and_digests(self, study: StudyStore, connect: Factory) -> None:
+        """Of every candidate asked, from any number on; how often each request came; how many items that were."""
+        for turn in samples.turns(12):
+            study.save_turn(turn)
+        asked = [samples.candidate(number) for number in range(14)]
+        for reader in (study, connect().open(RECORD.name)):
+            assert list(reader.digests()) == [(one.number, one.recipe.digest, one.request) for one in asked]
+            assert [number for number, _, _ in reader.digests(since=11)] == [11, 12, 13]
+            assert list(reader.digests(since=14)) == []
+            assert reader.requests() == {asked[number].request: 1 for number in (3, 7, 11)}
+            assert reader.items_asked(20) == 11 * 20 + 3 * 11
+
+    def test_a_leader_goes_into_the_summary_only(self, study: StudyStore, connect: Factory) -> None:
+        """It takes the place of the best single result, and leaves the journal as it is."""
+        for turn in samples.turns(6):
+            study.save_turn(replace(turn, leader=(0.25, 1) if turn.seq == 5 else None))
+        study.save_turn(samples.turn(5))
+        summary = study.summary()
+        assert (summary.best, summary.best_number) == (0.25, 1)
+        study.flush()
+        assert same(connect().open(RECORD.name).turns(), samples.turns(6))
+
     def test_the_best_may_be_the_smallest(self, connect: Factory) -> None:
         """When the study minimizes; and counting goes on where it stopped."""
         store = connect()
