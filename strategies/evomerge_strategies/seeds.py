@@ -17,3 +17,14 @@ def pool_seeds(problem: Problem) -> tuple[Candidate, ...]:
         Candidate(number, member_recipe(problem, member), origin="seed")
         for number, member in enumerate(problem.members)
     )
+
+
+def given_seeds(problem: Problem) -> tuple[Candidate, ...]:
+    """The pool's members, then the problem's ``seeds`` that are not among them."""
+    members = pool_seeds(problem)
+    known = {one.recipe.digest for one in members}
+    new = [at for at, recipe in enumerate(problem.seeds) if recipe.digest not in known]
+    return members + tuple(
+        Candidate(number, problem.seeds[at], (-1 - at,), origin="seed")
+        for number, at in enumerate(new, start=len(members))
+    )
