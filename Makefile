@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := worker,ray,postgres,optuna,nevergrad,dev
+EXTRAS := worker,ray,postgres,optuna,nevergrad,api,serve,dev
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast lint format docs clean

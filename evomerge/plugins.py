@@ -35,6 +35,9 @@ _EXTRAS = {
     "huggingface_hub": "hub",
     "ray": "ray",
     "psycopg": "postgres",
+    "httpx": "api",
+    "starlette": "serve",
+    "uvicorn": "serve",
     "optuna": "dashboard",
 }
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli import check, export, import_mergekit, init, lineage, merge, run, show, status, verify
+from evomerge.cli import check, export, import_mergekit, init, lineage, merge, run, serve_pool, show, status, verify
 from evomerge.cli.output import note, say
 from evomerge.errors import EvomergeError
 
@@ -19,7 +19,7 @@ EXIT_CODES = """\
 [bold]3[/bold] the database refuses, or another driver holds the study;
 [bold]4[/bold] the database went away, resume when it is back;
 [bold]5[/bold] not as it was: resume refused, or verify found a difference;
-[bold]6[/bold] workers cannot be started or reached;
+[bold]6[/bold] workers or a server cannot be reached, or what may be spent there is spent;
 [bold]7[/bold] the study stopped without a result;
 [bold]130[/bold] interrupted by Ctrl-C or SIGTERM, can be resumed.
 """
@@ -65,6 +65,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     export.export,
     merge.merge,
     import_mergekit.import_mergekit,
+    serve_pool.serve_pool,
+    serve_pool.serve_token,
 )
 for command in COMMANDS:
     app.command()(command)

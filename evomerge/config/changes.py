@@ -62,7 +62,7 @@ def completed(sections: Mapping[str, str]) -> dict[str, str]:
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Difference, ...]:
     """What differs between two results of `canonical`, key by key; ``old`` may be an earlier version's."""
     found = []
-    old = completed(old)
+    old, same = completed(old), _harmless_settings(new)
     for name in dict.fromkeys((*old, *new)):
         if old.get(name) == new.get(name):
             continue
@@ -71,8 +71,16 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Differe
         for key in dict.fromkeys((*before, *after)):
             a, b = before.get(key, "-"), after.get(key, "-")
             if a != b:
-                found.append(Difference(key, a, b, harmless(key, a, b)))
+                found.append(Difference(key, a, b, key in same or harmless(key, a, b)))
     return tuple(found)
+
+
+def _harmless_settings(sections: Mapping[str, str]) -> frozenset[str]:
+    """Keys of the fitness's own settings of which it says that they change no score."""
+    with suppress(PluginError, KeyError):
+        kind = plugin_of("fitness", json.loads(sections["fitness"])["name"])
+        return frozenset(f"fitness.settings.{name}" for name in getattr(kind.Settings, "harmless", ()))
+    return frozenset()
 
 
 def harmless(key: str, old: str, new: str) -> bool:
