@@ -76,7 +76,7 @@ def _volume(points: Floats) -> float:
     """The volume of boxes from 0 to each of mutually non-dominated ``points`` > 0.
 
     A sum of exclusive volumes, lowest last coordinate first (While, Bradstreet, Barone, IEEE Trans. Evol. Comput. 16
-    (2012), eq. 2): the part that a box shares with those after it ends at its own last coordinate, so that this part
+    (2012)): the part that a box shares with those after it ends at its own last coordinate, so that this part
     has one dimension less.
     """
     size = points.shape[1]

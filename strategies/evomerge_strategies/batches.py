@@ -27,10 +27,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Scored candidates that the next batch is made from.
+    """Candidates that came back and that the next batch is made from.
 
     ``numbers`` (n,) and ``generations`` (n,) int64; ``points`` (n, dimensions) in search units and ``gains``
-    (n, objectives), float64. Rows are in the order asked.
+    (n, objectives), float64, ``-inf`` for a failure. Rows are in the order asked.
     """
 
     numbers: Ints
@@ -103,6 +103,17 @@ class Batch:
     def generation(self, at: int) -> int:
         """The generation of one of them."""
         return self.generations[at] if self.generations else 0
+
+
+def joined(one: Batch, other: Batch) -> Batch:
+    """Seeds, and then others."""
+    return Batch(
+        one.recipes + other.recipes,
+        np.concatenate([one.points, other.points]),
+        one.origins + other.origins,
+        ((),) * len(one.recipes) + other.parents,
+        (0,) * len(one.recipes) + other.generations,
+    )
 
 
 class Batches(Strategy[BatchesState]):
@@ -183,7 +194,7 @@ class Batches(Strategy[BatchesState]):
         batch, first = self._batch(state), state.asked - len(state.current)
         gains = np.array(state.current)
         scored = np.isfinite(gains).all(axis=1)
-        usable = np.flatnonzero(scored & np.isfinite(batch.points).all(axis=1))
+        usable = np.flatnonzero(np.isfinite(batch.points).all(axis=1))
         generations = np.array([batch.generation(int(at)) for at in usable], dtype=np.int64)
         joined = state.kept.joined(Results(first + usable, generations, batch.points[usable], gains[usable]))
         kept = joined.take(self.keep(joined, state.front, state.closed))

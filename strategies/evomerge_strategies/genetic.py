@@ -16,8 +16,8 @@ from evomerge.errors import StrategyError
 from evomerge.space import AnySpace, WeightSpace
 from evomerge.strategy import Problem, require_members
 from evomerge.streams import stream
-from evomerge_strategies.batches import Batch, Batches, BatchesState, Results
-from evomerge_strategies.pareto import chosen_objectives
+from evomerge_strategies.batches import Batch, Batches, BatchesState, Results, joined
+from evomerge_strategies.pareto import Front, chosen_objectives
 from evomerge_strategies.variation import Variation
 
 Floats = NDArray[np.float64]
@@ -81,6 +81,10 @@ class Genetic(Batches):
     def mates(self, kept: Results, count: int, random: np.random.Generator) -> Ints:
         """Places of ``count`` parents among the population."""
 
+    @abstractmethod
+    def survivors(self, gains: Floats, front: Front, closed: int) -> Ints:
+        """Places of the next population among parents and children, by their gains, ascending."""
+
     def propose(self, kept: Results, closed: int, first: int) -> Batch:
         """The pool's members and random points, then children. Without two parents: random points again."""
         random = stream(self._problem.seed, first, "genetic")
@@ -88,7 +92,7 @@ class Genetic(Batches):
         known = {one.digest for one in seeds.recipes} | {self._recipe(x).digest for x in kept.points}
         parents = int(np.isfinite(seeds.points).all(axis=1).sum())
         room = self._s.popsize - parents
-        return _joined(seeds, self._brood(kept, room, known, closed, random))
+        return joined(seeds, self._brood(kept, room, known, closed, random))
 
     def _brood(self, kept: Results, count: int, known: set[str], closed: int, random: np.random.Generator) -> Batch:
         """``count`` candidates that are not ``known``, as far as tries suffice."""
@@ -122,6 +126,11 @@ class Genetic(Batches):
         while True:
             yield random.uniform(self._low, self._high), ()
 
+    def keep(self, results: Results, front: Front, closed: int) -> Ints:
+        """The next population; a failure is never in it."""
+        scored = np.flatnonzero(np.isfinite(results.gains).all(axis=1))
+        return scored[self.survivors(results.gains[scored], front, closed)] if len(scored) else scored
+
     def _recipe(self, x: Floats) -> Recipe:
         return self._space.decode(self._problem, x)
 
@@ -129,14 +138,3 @@ class Genetic(Batches):
         """The survivors of the last generation."""
         numbers = state.kept.numbers.tolist()
         return (*numbers, *[None] * (self._s.popsize - len(numbers)))
-
-
-def _joined(one: Batch, other: Batch) -> Batch:
-    """Seeds, and then a brood."""
-    return Batch(
-        one.recipes + other.recipes,
-        np.concatenate([one.points, other.points]),
-        one.origins + other.origins,
-        ((),) * len(one.recipes) + other.parents,
-        (0,) * len(one.recipes) + other.generations,
-    )

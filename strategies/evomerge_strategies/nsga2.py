@@ -17,6 +17,7 @@ from evomerge_strategies.batches import Results
 from evomerge_strategies.genetic import Genetic, GeneticSettings
 from evomerge_strategies.pareto import Front, nsga2_survivors
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -43,6 +44,6 @@ class NSGA2(Genetic):
         better = (rank[first] < rank[second]) | ((rank[first] == rank[second]) & (distance[first] >= distance[second]))
         return np.asarray(np.where(better, first, second))
 
-    def keep(self, results: Results, front: Front, closed: int) -> Ints:
+    def survivors(self, gains: Floats, front: Front, closed: int) -> Ints:
         """The next population."""
-        return nsga2_survivors(results.gains, self._s.popsize)
+        return nsga2_survivors(gains, self._s.popsize)

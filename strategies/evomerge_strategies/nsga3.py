@@ -20,6 +20,7 @@ from evomerge_strategies.batches import Results
 from evomerge_strategies.genetic import Genetic, GeneticSettings
 from evomerge_strategies.pareto import Front, nsga3_survivors, reference_directions
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -54,12 +55,9 @@ class NSGA3(Genetic):
         """Any of the population."""
         return random.integers(len(kept.numbers), size=count)
 
-    def keep(self, results: Results, front: Front, closed: int) -> Ints:
+    def survivors(self, gains: Floats, front: Front, closed: int) -> Ints:
         """The next population."""
-        if not len(results.numbers):
-            return np.zeros(0, dtype=np.int64)
         # the front has the best ever seen on each objective, save where it was full
-        best = np.array([gains for _, gains in front]).max(axis=0)
-        ideal = np.maximum(best, results.gains.max(axis=0))
+        best = np.array([one for _, one in front]).max(axis=0)
         random = stream(self._problem.seed, closed, "nsga3:niches")
-        return nsga3_survivors(results.gains, self._s.popsize, self._directions, ideal, random)
+        return nsga3_survivors(gains, self._s.popsize, self._directions, np.maximum(best, gains.max(axis=0)), random)

@@ -69,7 +69,7 @@ def das_dennis(objectives: int, divisions: int) -> Floats:
     Source: Das and Dennis, SIAM J. Optim. 8 (1998). Each is a way to set M - 1 bars between p stars.
     """
     bars = np.array(list(combinations(range(divisions + objectives - 1), objectives - 1)), dtype=np.int64)
-    bars = bars.reshape(-1, objectives - 1)
+    bars = bars.reshape(comb(divisions + objectives - 1, objectives - 1), objectives - 1)
     edges = np.pad(bars, ((0, 0), (1, 0)), constant_values=-1)
     edges = np.pad(edges, ((0, 0), (0, 1)), constant_values=divisions + objectives - 1)
     return np.asarray((np.diff(edges, axis=1) - 1) / divisions)
@@ -92,6 +92,8 @@ def reference_directions(objectives: int, most: int) -> Floats:
 
 def _divisions(objectives: int, most: int) -> int:
     """The most divisions that give at most so many directions."""
+    if objectives == 1:
+        return 1  # there is only one direction
     divisions = 0
     while comb(objectives + divisions, divisions + 1) <= most:
         divisions += 1

@@ -15,13 +15,13 @@ Floats = NDArray[np.float64]
 Function = Callable[[Floats], Floats]
 
 
-def problem(members: int, objectives: tuple[Objective, ...], seed: int = 0, groups: int = 1) -> Problem:
+def problem(members: int, objectives: tuple[Objective, ...], seed: int = 0, base: str | None = "base") -> Problem:
     return Problem(
         seed=seed,
         members=tuple(f"m{i}" for i in range(members)),
-        groups=tuple(Group(f"g{i}", 1) for i in range(groups)),
+        groups=(Group("all", 1),),
         objectives=objectives,
-        base="base",
+        base=base,
     )
 
 

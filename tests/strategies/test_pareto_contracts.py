@@ -10,6 +10,7 @@ from evomerge.space import WeightSpace
 from evomerge.store.port import Store
 from evomerge.strategy import Problem, Strategy
 from evomerge.testing.strategy import StrategyContract
+from evomerge_strategies.map import MAP, MAPSettings
 from evomerge_strategies.nsga2 import NSGA2, NSGA2Settings
 from evomerge_strategies.nsga3 import NSGA3, NSGA3Settings
 
@@ -36,3 +37,18 @@ class TestNSGA2OnASimplexWithASmallFront(StrategyContract):
 class TestNSGA3(StrategyContract):
     def make(self, problem: Problem) -> Strategy[Any]:
         return NSGA3(NSGA3Settings(WeightSpace("task_arithmetic", bounded=False), popsize=6), problem)
+
+
+SMALL: dict[str, Any] = {"surrogate_population": 12, "surrogate_generations": 3}
+
+
+class TestMAP(OverEveryStore):
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return MAP(MAPSettings(verify=3, samples=14, **SMALL), problem)
+
+
+class TestMAPThatSamplesAdaptively(StrategyContract):
+    window = 6
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return MAP(MAPSettings(verify=4, sampling="adaptive", **SMALL), problem)

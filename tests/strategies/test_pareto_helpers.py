@@ -143,7 +143,7 @@ def test_crossover_keeps_the_middle_of_two_parents_far_from_bounds() -> None:
 
 
 def test_the_spread_of_children_has_the_published_distribution() -> None:
-    # P(beta <= b) = b^(eta+1)/2 for b <= 1, else 1 - b^-(eta+1)/2 (Deb and Agrawal 1995, eq. 12 and 13)
+    # P(beta <= b) = b^(eta+1)/2 for b <= 1, else 1 - b^-(eta+1)/2 (Deb and Agrawal 1995)
     random, eta = np.random.default_rng(0), 2.0
     free = np.full(1, np.inf)
     children = variation(-free, free, 1.0, mutation=0.0, crossover_eta=eta).children(
