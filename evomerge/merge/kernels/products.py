@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import carray, njit  # type: ignore[attr-defined] # numba exports it without saying so
-from numpy import float64, uint8, uint64
+from numpy import uint8, uint64
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.lanes import (
@@ -39,24 +39,43 @@ def add_products(sources: Sequence[tuple[Array, str]], start: int, block: int, s
     """
     stored = Stored.of(sources)
     near = aligned(len(stored.arrays) * _SPAN, 8)
+    lanes = np.empty((sums.shape[1], WIDTH))
     _add_products(
-        stored.addresses, stored.codes, stored.sizes, len(stored.arrays[0]), start, block, sums, address(near)
+        stored.addresses,
+        stored.codes,
+        stored.sizes,
+        len(stored.arrays[0]),
+        start,
+        block,
+        sums,
+        lanes,
+        np.empty(8 * WIDTH, np.uint8),
+        address(near),
     )
 
 
 @njit(nogil=True, cache=True)
 def _add_products(
-    sources: Addresses, codes: Codes, sizes: Addresses, count: int, start: int, block: int, sums: Sums, scratch: int
+    sources: Addresses,
+    codes: Codes,
+    sizes: Addresses,
+    count: int,
+    start: int,
+    block: int,
+    sums: Sums,
+    lanes: Sums,
+    pad: NDArray[np.uint8],
+    scratch: int,
 ) -> None:
-    """``scratch`` is the address of ``_SPAN`` float64 per source."""
+    """``scratch`` is the address of ``_SPAN`` float64 per source; ``lanes`` are (pairs, WIDTH)."""
     near = uint64(scratch)
-    pad = np.zeros(8 * WIDTH, np.uint8)
-    lanes = np.zeros((sums.shape[1], WIDTH), np.float64)
     at = 0
     while at < count:
         row = (start + at) // block
         stop = min(count, (row + 1) * block - start)
-        lanes.fill(float64(0.0))
+        for pair in range(sums.shape[1]):
+            for lane in range(WIDTH):
+                lanes[pair, lane] = 0.0
         while at < stop:
             size = min(_SPAN, stop - at)
             for k in range(sources.size):

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
-from numpy import float32, uint64
+from numpy import uint64
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.lanes import (
     CODES,
     WIDTH,
-    Address,
     added,
     load,
     load_floats,
@@ -25,14 +24,11 @@ from evomerge.merge.tensorfile import Array
 
 Floats = NDArray[np.float32]
 
-_TILES = 2
-"""Vectors of each source that several sums share at a time: few, so that many streams of memory are under way."""
 _STEP = 2 * WIDTH
-_SPAN = _TILES * _STEP
+"""Numbers of each source that several sums share at a time: few, so that many streams of memory are under way."""
 _LINE = 64
 """Bytes of a cache line: what is written past the caches begins with one."""
-_FLOAT = uint64(4)
-_NEXT = uint64(WIDTH) * _FLOAT
+_NEXT, _ROW = uint64(4 * WIDTH), uint64(4 * _STEP)
 
 
 def weighted_sums(
@@ -79,21 +75,19 @@ def _until_lines(places: Sequence[Array]) -> int:
 
 def _call(stored: Stored, weights: Floats, outs: Sequence[Array], code: int, past: bool) -> None:
     """Whole vectors."""
-    kernel = _sums if len(outs) > 1 else _sum
-    near = aligned(len(stored.arrays) * _SPAN, 4)
     places = np.array([address(out) for out in outs], dtype=np.uint64)
-    kernel(
-        stored.addresses,
-        stored.codes,
-        stored.sizes,
-        weights,
-        places,
-        code,
-        outs[0].itemsize,
-        outs[0].size,
-        bool(past and not (places % _LINE).any()),
-        address(near),
-    )
+    past = bool(past and not (places % _LINE).any())
+    addresses, codes, sizes = stored.addresses, stored.codes, stored.sizes
+    size, count = outs[0].itemsize, outs[0].size
+    if len(outs) == 1:
+        _sum(addresses, codes, sizes, weights[0], places, code, size, count, past)
+        return
+    near = aligned(len(stored.arrays) * _STEP, 4)
+    order = np.argsort(weights == 0.0, axis=1, kind="stable")
+    terms = (address(near) + order * 4 * _STEP).astype(np.uint64)
+    factors = np.take_along_axis(weights, order, axis=1)
+    counts = np.count_nonzero(weights, axis=1)
+    _sums(addresses, codes, sizes, address(near), terms, factors, counts, places, code, size, count, past)
 
 
 def _simple(sources: Sequence[tuple[Array, str]], weights: Floats, out: Array, dtype: str) -> bool:
@@ -119,14 +113,13 @@ def _sum(
     size: int,
     count: int,
     past: bool,
-    scratch: int,
 ) -> None:
-    """A single sum never leaves the registers and needs no ``scratch``."""
+    """A single sum never leaves the registers."""
     for start in range(0, count, WIDTH):
         at = uint64(start)
-        total = scaled(load(codes[0], sources[0] + at * sizes[0]), weights[0, 0])
+        total = scaled(load(codes[0], sources[0] + at * sizes[0]), weights[0])
         for k in range(1, sources.size):
-            total = added(total, scaled(load(codes[k], sources[k] + at * sizes[k]), weights[0, k]))
+            total = added(total, scaled(load(codes[k], sources[k] + at * sizes[k]), weights[k]))
         store(code, total, outs[0] + at * uint64(size), past)
 
 
@@ -135,47 +128,34 @@ def _sums(
     sources: Addresses,
     codes: Codes,
     sizes: Addresses,
-    weights: Floats,
+    scratch: int,
+    terms: Addresses,
+    factors: Floats,
+    counts: Codes,
     outs: Addresses,
     code: int,
     size: int,
     count: int,
     past: bool,
-    scratch: int,
 ) -> None:
-    """Each source is converted once, into ``scratch``; the sums add what is in the nearest cache."""
-    columns = sources.size
+    """Each source is converted once, into ``scratch``; the sums add what is in the nearest cache.
+
+    Sum ``r`` has ``counts[r]`` terms: what is converted to ``terms[r]``, times ``factors[r]``.
+    """
     near = uint64(scratch)
-    places, factors, counts = _terms(weights, near)
-    for start in range(0, count, _SPAN):
-        stop = min(start + _SPAN, count)
-        for k in range(columns):
-            for at in range(start, stop, WIDTH):
-                place = near + uint64(k * _SPAN + at - start) * _FLOAT
-                store_floats(load(codes[k], sources[k] + uint64(at) * sizes[k]), place)
+    for start in range(0, count, _STEP):
+        at = uint64(start)
+        for k in range(sources.size):
+            place, source = near + uint64(k) * _ROW, sources[k] + at * sizes[k]
+            store_floats(load(codes[k], source), place)
+            store_floats(load(codes[k], source + uint64(WIDTH) * sizes[k]), place + _NEXT)
         for row in range(outs.size):
-            for at in range(start, stop, 2 * WIDTH):
-                on = uint64(at - start) * _FLOAT
-                place, factor = places[row, 0] + on, factors[row, 0]
-                one, two = scaled(load_floats(place), factor), scaled(load_floats(place + _NEXT), factor)
-                for term in range(1, counts[row]):
-                    place, factor = places[row, term] + on, factors[row, term]
-                    one = added(one, scaled(load_floats(place), factor))
-                    two = added(two, scaled(load_floats(place + _NEXT), factor))
-                out = outs[row] + uint64(at) * uint64(size)
-                store(code, one, out, past)
-                store(code, two, out + uint64(WIDTH) * uint64(size), past)
-
-
-@njit(nogil=True)
-def _terms(weights: Floats, near: Address) -> tuple[Addresses, Floats, Codes]:
-    """Of each sum: where its terms are converted to, their weights, and how many they are."""
-    places, factors = np.zeros(weights.shape, np.uint64), np.zeros(weights.shape, np.float32)
-    counts = np.zeros(len(weights), np.int64)
-    for row in range(len(weights)):
-        for k in range(weights.shape[1]):
-            if weights[row, k] != float32(0.0):
-                places[row, counts[row]] = near + uint64(k * _SPAN) * _FLOAT
-                factors[row, counts[row]] = weights[row, k]
-                counts[row] += 1
-    return places, factors, counts
+            place, factor = terms[row, 0], factors[row, 0]
+            one, two = scaled(load_floats(place), factor), scaled(load_floats(place + _NEXT), factor)
+            for term in range(1, counts[row]):
+                place, factor = terms[row, term], factors[row, term]
+                one = added(one, scaled(load_floats(place), factor))
+                two = added(two, scaled(load_floats(place + _NEXT), factor))
+            out = outs[row] + at * uint64(size)
+            store(code, one, out, past)
+            store(code, two, out + uint64(WIDTH) * uint64(size), past)
