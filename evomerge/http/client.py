@@ -178,9 +178,7 @@ class Client:
             raise _Trouble(f"no whole answer within {self._settings.timeout:g} s") from None
         except httpx.HTTPError as error:
             if (invalid := _certificate(error)) is not None:
-                raise ServiceError(
-                    f"the certificate of {self.url} is not valid ({invalid}); it is never used so"
-                ) from None
+                raise ServiceError(f"the certificate of {self.url} is not valid: {invalid}; correct the url") from None
             raise _Trouble(f"{type(error).__name__}: {error}".rstrip(": ")) from None
 
     @asynccontextmanager
