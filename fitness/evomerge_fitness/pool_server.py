@@ -14,7 +14,7 @@ from annotated_types import Gt
 from numpy.typing import NDArray
 
 from evomerge.blackbox import AncestorsWanted, BlackBox, Family, RemotePool
-from evomerge.candidate import Score, Split
+from evomerge.candidate import Score, Split, check_score
 from evomerge.errors import CodecError, ConfigError, EvaluationError, ServiceError
 from evomerge.fitness import Splits
 from evomerge.http import Client, ClientSettings, Reply, Secret, UnusableError
@@ -219,8 +219,8 @@ class _Reader:
             self._refused(reply)
         try:
             answer = load(Answer, reply.body, strangers=True)
-            score = answer.score
-        except (CodecError, OverflowError) as error:
+            score = check_score(answer.score)
+        except (CodecError, EvaluationError, OverflowError) as error:
             raise UnusableError(f"the answer is no score: {error}") from error
         recipe = self.question.recipe
         if recipe is None or answer.digest != recipe.digest or answer.split != self.question.split:
