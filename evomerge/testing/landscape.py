@@ -52,18 +52,20 @@ def sphere(x: NDArray[np.float64]) -> float:
 
 def search(strategy: Strategy[Any], loss: Loss, evaluations: int, room: int = 4) -> tuple[Any, list[Candidate]]:
     """Ask and tell; a loss of None is a failure."""
-    state, seen = strategy.start(), []
+    state: Any = strategy.start()
+    seen: list[Candidate] = []
     while state.told < evaluations and strategy.exhausted(state) is None:
         state, asked = strategy.ask(state, min(room, evaluations - state.told))
         assert asked, "nothing is out, so there must be something to ask"
         for candidate in asked:
             value = loss(weights(candidate))
-            values = value if isinstance(value, tuple) else (value,)
-            told = (
-                Evaluated(candidate, failure="broken")
-                if value is None
-                else Evaluated(candidate, Score(tuple(zip(("loss", "other"), values, strict=False))))
-            )
-            state = strategy.tell(state, told)
+            state = strategy.tell(state, _told(candidate, value))
         seen.extend(asked)
     return state, seen
+
+
+def _told(candidate: Candidate, value: float | tuple[float, ...] | None) -> Evaluated:
+    if value is None:
+        return Evaluated(candidate, failure="broken")
+    values = value if isinstance(value, tuple) else (value,)
+    return Evaluated(candidate, Score(tuple(zip(("loss", "other"), values, strict=False))))
