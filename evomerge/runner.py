@@ -160,10 +160,15 @@ class Runner(Generic[S]):
         self, state: S, in_flight: set[int], told: tuple[Evaluated, ...], before: tuple[int | None, ...] | None = None
     ) -> tuple[S, set[int]]:
         """Fill the window, keep the turn, then submit. ``before`` is the population before ``told``."""
-        room = min(self._plan.window - len(in_flight), self._items_left // self._items)
         asked: tuple[Candidate, ...] = ()
-        if room > 0:
-            state, asked = self._strategy.ask(state, room)
+        while (
+            room := self._room(len(in_flight) + len(asked))
+        ) > 0:  # again: candidates may cost less than there is for
+            state, more = self._strategy.ask(state, room)
+            asked += more
+            self._items_left -= sum(map(self._size, more))
+            if len(more) < room:
+                break
         if not told and not asked:
             return state, in_flight
         self._seq += 1
@@ -172,11 +177,14 @@ class Runner(Generic[S]):
         if state.told - self._last_snapshot >= self._plan.snapshot_every:
             self._snapshot(state)
         for candidate in asked:
-            self._items_left -= self._size(candidate)
             twin = self._twins.add(candidate.number, candidate.recipe.digest, candidate.request)
             self._send(candidate, twin, in_flight)
             in_flight.add(candidate.number)
         return state, in_flight
+
+    def _room(self, out: int) -> int:
+        """For how many candidates on all items there is place in the window, and budget."""
+        return min(self._plan.window - out, self._items_left // self._items)
 
     def _await(self, in_flight: set[int]) -> Evaluated:
         """The next result in the order of telling. Those that come before their turn are kept, so that none is lost."""
