@@ -23,6 +23,7 @@ from evomerge.strategy import Problem, Strategy
 from evomerge.testing.strategy import PROBLEM, StrategyContract
 from evomerge_strategies.cma_es import CMAES, CMAESSettings
 from evomerge_strategies.evo_merging import EvoMerging, EvoMergingSettings, StageSettings
+from evomerge_strategies.frank_wolfe import FrankWolfe, FrankWolfeSettings
 from evomerge_strategies.gauss_newton import GaussNewton, GaussNewtonSettings
 from evomerge_strategies.generations import GenerationsState
 from evomerge_strategies.m2n2 import M2N2, M2N2Settings
@@ -111,6 +112,38 @@ class TestLoraHub(StrategyContract):
 
     def make(self, problem: Problem) -> Strategy[Any]:
         return EvoMerging(EvoMergingSettings("lorahub", popsize=5, finalists_by="objective"), problem)
+
+
+class TestFrankWolfe(OverEveryStore):
+    """Races of probes; the certificate is switched off, since it sees at once that these losses are noise."""
+
+    budget = 14
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return FrankWolfe(FrankWolfeSettings("probes", first_items=6, errors=0.0, iterations=1000), problem)
+
+
+class TestFrankWolfeLayerWiseSoftWithGradients(StrategyContract):
+    def make(self, problem: Problem) -> Strategy[Any]:
+        settings = FrankWolfeSettings("slopes", mode="soft", vertices=2, per_group=True, iterations=1000)
+        return FrankWolfe(settings, problem)
+
+
+class TestFrankWolfeSoftWithProbesOnWholeSplits(StrategyContract):
+    problem = replace(StrategyContract.problem, parts=False, slopes=False)
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return FrankWolfe(FrankWolfeSettings(mode="soft", errors=0.0, start="uniform", iterations=1000), problem)
+
+
+class TestFrankWolfeAwayOpenLoopOnScores(StrategyContract):
+    budget = 14
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        settings = FrankWolfeSettings(
+            "probes", "items", direction="away", step="open_loop", errors=0.0, first_items=6, iterations=1000
+        )
+        return FrankWolfe(settings, problem)
 
 
 @pytest.mark.parametrize("strategy", [TestM2N2, TestRandomSearch, TestCMAES])
