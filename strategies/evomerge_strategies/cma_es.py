@@ -32,7 +32,8 @@ class CMAESSettings:
 
     Attributes:
         space: what the coefficients are.
-        start: first mean, the same in every dimension; default: the best of an earlier stage, or else the space's own.
+        start: first mean, in search units: the same in every dimension, or a number for each operator's parameter (for
+            a space of weights: each parameter group); default: the best of an earlier stage, or else the space's own.
         sigma: first step size along the longest side of the space's box, shorter along others in proportion;
             default: 0.2 of the side.
         popsize: candidates in a generation; default: 4 + floor(3 ln n).
@@ -48,7 +49,7 @@ class CMAESSettings:
     """
 
     space: AnySpace = field(default_factory=WeightSpace)
-    start: float | None = None
+    start: float | dict[str, float] | None = None
     sigma: Annotated[float, Gt(0)] | None = None
     popsize: Annotated[int, Gt(2)] | None = None
     diagonal: bool | None = None
@@ -85,12 +86,10 @@ class CMAES(Generational):
 def _search(settings: CMAESSettings, problem: Problem) -> Search:
     space, size = settings.space, settings.space.size(problem)
     low, high = space.box(problem)
-    found = (x for recipe in problem.seeds if (x := space.encode(problem, recipe)) is not None)
-    start = next(found, space.start(problem)) if settings.start is None else np.full(size, settings.start)
     return Search(
         seed=problem.seed,
         name="cma",
-        start=start,
+        start=_start(settings, problem),
         low=low,
         high=high,
         sigma=settings.sigma or 0.2 * float((high - low).max()),
@@ -102,6 +101,23 @@ def _search(settings: CMAESSettings, problem: Problem) -> Search:
         repaired=settings.bounds == "repair",
         at_stop=settings.at_stop,
     )
+
+
+def _start(settings: CMAESSettings, problem: Problem) -> Floats:
+    space, given = settings.space, settings.start
+    if given is None:
+        found = (x for recipe in problem.seeds if (x := space.encode(problem, recipe)) is not None)
+        return next(found, space.start(problem))
+    names = [dimension.name.partition(".")[0] for dimension in space.dimensions(problem)]
+    if not isinstance(given, dict):
+        return np.full(len(names), float(given))
+    if given.keys() != set(names):
+        missing, more = sorted(set(names) - given.keys()), sorted(given.keys() - set(names))
+        raise StrategyError(
+            f"strategy.start {f'lacks {missing[0]!r}' if missing else f'names {more[0]!r}, which is not searched'}; "
+            f"give a number for each of {', '.join(dict.fromkeys(names))}"
+        )
+    return np.array([float(given[name]) for name in names])
 
 
 class _Coefficients(Searcher):

@@ -204,6 +204,17 @@ def test_the_pools_members_come_first_and_seeds_differ() -> None:
     assert seen[3].recipe.digest != other[3].recipe.digest
 
 
+def test_a_start_may_be_given_for_each_parameter() -> None:
+    declared = Declaration("made", (Parameter("k", 0.0, 9.0, 4.0), Parameter("t", 0.0, 1.0, 0.5)))
+    task = replace(problem(2), operators=(declared,))
+    settings = CMAESSettings(OperatorSpace("operator", "made"), {"t": 1.0, "k": 7.0}, sigma=1e-3, score_members=False)
+    _, asked = (strategy := CMAES(settings, task)).ask(strategy.start(), 5)
+    assert all(np.allclose(weights(one), [7.0, 1.0], atol=0.02) for one in asked)
+    for start, message in (({"t": 1.0}, "lacks 'k'"), ({"t": 1.0, "k": 1.0, "x": 1.0}, "names 'x'")):
+        with pytest.raises(StrategyError, match=message):
+            CMAES(replace(settings, start=start), task)
+
+
 def test_one_dimension_is_refused() -> None:
     with pytest.raises(StrategyError, match="at least 2 dimensions"):
         CMAES(CMAESSettings(), problem(1))
