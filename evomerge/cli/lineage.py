@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evomerge.cli.databases import Db, Name, opened_study
-from evomerge.cli.output import Json, emit, note, say
+from evomerge.cli.output import Json, emit, say
+from evomerge.cli.pictures import Picture, check_picture, paint
 from evomerge.errors import ConfigError
 
 if TYPE_CHECKING:
     from evomerge.lineage import Family
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def lineage(
@@ -27,17 +25,14 @@ def lineage(
     depth: Annotated[
         int | None, typer.Option("--depth", min=1, metavar="N", help="Only so many generations back.")
     ] = None,
-    picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE", help="Draw it into a .png, .svg or .pdf file as well.")
-    ] = None,
+    picture: Picture = None,
     db: Db = None,
     json: Json = False,
 ) -> None:
     """The family tree of a candidate, back to the pool."""
     from evomerge.lineage import draw, trace, tree_text
 
-    if picture is not None and picture.suffix not in PICTURES:
-        raise ConfigError(f"cannot draw a {picture.suffix or 'nameless'} file; end {picture} in {', '.join(PICTURES)}")
+    check_picture(picture)
     with opened_study(db, name) as study:
         summary = study.summary()
         chosen = next((one for one in (candidate, summary.final, summary.best_number) if one is not None), None)
@@ -45,13 +40,7 @@ def lineage(
             raise ConfigError(f"study {summary.name!r} has no scored candidate yet; name one with --candidate")
         family = trace(study, chosen, depth=depth)
     if picture is not None:
-        try:
-            draw(family, picture)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write {picture}: {error.strerror}; name a file in a folder that is there"
-            ) from error
-        note(f"drew {picture}")
+        paint(picture, lambda file: draw(family, file))
     if json:
         emit(_document(family) | {"study": summary.name, "picture": picture})
     else:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evomerge.cli.databases import Db, Name, opened_study
+from evomerge.cli.fronts import front_document, front_of, front_text
 from evomerge.cli.output import Json, columns, duration, emit, number, say, when, worth
+from evomerge.cli.pictures import check_picture, paint
 from evomerge.cli.status import evaluations, state_of
+from evomerge.errors import ConfigError
 
 if TYPE_CHECKING:
     from evomerge.candidate import Evaluated, Split
@@ -25,16 +29,39 @@ def show(
     candidate: Annotated[
         int | None, typer.Option("--candidate", "-c", min=0, metavar="N", help="One candidate.")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE", help="Draw the front of several objectives (.png, .svg or .pdf)."),
+    ] = None,
     db: Db = None,
     json: Json = False,
 ) -> None:
-    """A study: summary, best, finalists, diagnostics, failures, cost, last events. Or one of its candidates."""
+    """A study: summary, best, finalists, front, diagnostics, failures, cost, last events. Or one of its candidates."""
+    check_picture(picture)
     with opened_study(db, name) as study:
         document = _study(study) if candidate is None else candidate_document(study, candidate)
+        if picture is not None:
+            _draw(study, picture)
     if json:
         emit(document)
     else:
         say(_study_text(document) if candidate is None else candidate_text(document))
+
+
+def _draw(study: StudyStore, picture: Path) -> None:
+    """The study's front.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from evomerge.history import plot_front
+
+    found = front_of(study)
+    if found is None:
+        raise ConfigError(
+            f"study {study.record.name!r} has no front to draw: that takes two objectives and a scored candidate"
+        )
+    paint(picture, lambda file: plot_front(file, found, title=study.record.name))
 
 
 # --- a candidate ----------------------------------------------------------------------------------------------------
@@ -116,6 +143,7 @@ def _study(study: StudyStore) -> dict[str, Any]:
         "pool": dict(record.pool),
         "evaluations": evaluations(study, summary.asked),
         "candidates": [_line(study, candidate, summary) for candidate in shown],
+        "front": front_document(front_of(study)),
         "diagnostics": _diagnostics(study),
         "failures": dict(reasons.most_common()),
         "evaluation_seconds": seconds,
@@ -171,6 +199,8 @@ def _study_text(document: dict[str, Any]) -> str:
     parts = [f"{summary['name']}\n{columns(rows)}"]
     if document["candidates"]:
         parts.append(_candidates(document["candidates"], summary))
+    if document["front"]:
+        parts.append(front_text(document["front"]))
     if document["diagnostics"]:
         parts.append(columns([(name, f"{value:.4g}") for name, value in document["diagnostics"].items()]))
     if document["failures"]:
