@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evomerge.errors import ConfigError
 from evomerge.fitness import Splits
-from evomerge_fitness.classification import SPLITS, Classification, Where, keep, transposed
+from evomerge_fitness.classification import SPLITS, Classification, SlopeLoss, Where, keep, transposed
 from evomerge_fitness.npz import class_numbers, read_npz
 
 if TYPE_CHECKING:
@@ -31,13 +31,15 @@ class ArraySettings:
     ``data`` is ``digits`` (scikit-learn's 1,797 images of 8x8 raw pixels 0 to 16, in their own order) or a ``.npz``
     file, named from the study file's folder on, with ``x`` (items first, numbers) and ``y`` (class numbers from 0).
     ``scale`` multiplies ``x``. ``batch`` is the number of items per forward pass (0: chosen). Without ``losses`` only
-    right and wrong are reported.
+    right and wrong are reported. A strategy that follows slopes of a loss gets those of ``slope_loss``: the labelled
+    cross-entropy, or the entropy of the predictions, which needs no labels.
     """
 
     data: str = "digits"
     scale: Annotated[float, Gt(0)] = 1.0
     batch: Annotated[int, Ge(0)] = 0
     losses: bool = True
+    slope_loss: SlopeLoss = "cross_entropy"
 
 
 class ArrayClassification(Classification):
@@ -46,7 +48,7 @@ class ArrayClassification(Classification):
     Settings = ArraySettings
 
     def __init__(self, settings: ArraySettings, splits: Splits) -> None:
-        super().__init__(splits, settings.losses)
+        super().__init__(splits, settings.losses, settings.slope_loss)
         self.settings = settings
         self._inputs: dict[Where, Tensor] = {}
         self._fused: dict[Where, Logits] = {}

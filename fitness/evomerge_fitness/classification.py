@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ SPLITS: tuple[Split, ...] = ("search", "selection", "report")
 Where = Split | tuple[Split, bytes]
 """A split, or some of its items: their places as bytes of int64, so that what is prepared for them can be kept."""
 
+SlopeLoss = Literal["cross_entropy", "entropy"]
+"""Of which loss slopes are taken: the labelled one, or the entropy of the predictions (AdaMerging's)."""
+
 T = TypeVar("T")
 _KEPT = 32  # parts of splits that things stay prepared for: rounds of a race come again for every candidate
 
@@ -43,9 +46,10 @@ class Classification(Fitness):
     parts = True
     slopes = True
 
-    def __init__(self, splits: Splits, losses: bool) -> None:
+    def __init__(self, splits: Splits, losses: bool, slope_loss: SlopeLoss = "cross_entropy") -> None:
         self.splits = splits
         self.losses = losses
+        self._slope_loss = slope_loss
         self._judges: dict[Where, Judge] = {}
         self._labels: NDArray[np.int64] | None = None
 
@@ -72,15 +76,19 @@ class Classification(Fitness):
         return self._score(model, _part(split, places))
 
     def loss_terms(self, model: Any, split: Split, places: NDArray[np.int64] | None = None) -> Iterator[Tensor]:
-        """Each batch's part of the mean cross-entropy."""
+        """Each batch's part of the mean cross-entropy, or of the mean entropy of the predictions, in nats."""
         from torch import from_numpy
-        from torch.nn.functional import cross_entropy
+        from torch.nn.functional import cross_entropy, log_softmax
 
         where = split if places is None else _part(split, places)
         labels = self._known_labels()[self.indices(where)]
         for logits, items in self.batches(model, where):
-            targets = from_numpy(labels[items]).to(logits.device)
-            yield cross_entropy(logits.float(), targets, reduction="sum") / len(labels)
+            if self._slope_loss == "entropy":
+                logs = log_softmax(logits.float(), dim=1)
+                yield -(logs.exp() * logs).sum() / len(labels)
+            else:
+                targets = from_numpy(labels[items]).to(logits.device)
+                yield cross_entropy(logits.float(), targets, reduction="sum") / len(labels)
 
     def strata(self, split: Split) -> NDArray[np.int64]:
         """The label of every item of the split."""

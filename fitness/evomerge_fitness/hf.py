@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evomerge.errors import ConfigError
 from evomerge.fitness import Splits
-from evomerge_fitness.classification import SPLITS, Classification, Where, keep, transposed
+from evomerge_fitness.classification import SPLITS, Classification, SlopeLoss, Where, keep, transposed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +42,8 @@ class TransformersClassification(Classification):
 
     head: ClassVar[Literal["image", "text"]]
 
-    def __init__(self, splits: Splits, losses: bool) -> None:
-        super().__init__(splits, losses)
+    def __init__(self, splits: Splits, losses: bool, slope_loss: SlopeLoss) -> None:
+        super().__init__(splits, losses, slope_loss)
         self._reference: Reference | None = None
         self._prepared: dict[Where, Prepared] = {}
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evomerge.errors import ConfigError
 from evomerge.fitness import Splits
+from evomerge_fitness.classification import SlopeLoss
 from evomerge_fitness.hf import Prepared, TransformersClassification
 from evomerge_fitness.imagefiles import Images, read_images
 from evomerge_fitness.labels import classes_of_folders
@@ -27,12 +28,15 @@ class ImageSettings:
     the model's labels or numbered; items in sorted order), or a ``.npz`` file with ``images`` (items x height x width,
     or x channels too, uint8) and ``labels`` (class numbers). Pixels are made ready as the reference folder's
     ``preprocessor_config.json`` says; without one they are divided by 255. ``batch`` is the number of images per
-    forward pass. Without ``losses`` only right and wrong are reported.
+    forward pass. Without ``losses`` only right and wrong are reported. A strategy that follows
+    slopes of a loss gets those of ``slope_loss``: the labelled cross-entropy, or the entropy of the predictions, which
+    needs no labels.
     """
 
     data: str
     batch: Annotated[int, Gt(0)] = 32
     losses: bool = True
+    slope_loss: SlopeLoss = "cross_entropy"
 
 
 class ImageClassification(TransformersClassification):
@@ -42,7 +46,7 @@ class ImageClassification(TransformersClassification):
     head = "image"
 
     def __init__(self, settings: ImageSettings, splits: Splits) -> None:
-        super().__init__(splits, settings.losses)
+        super().__init__(splits, settings.losses, settings.slope_loss)
         self.settings = settings
 
     @property

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evomerge.errors import ConfigError
 from evomerge.fitness import Splits
+from evomerge_fitness.classification import SlopeLoss
 from evomerge_fitness.hf import Prepared, TransformersClassification
 from evomerge_fitness.labels import class_of
 from evomerge_fitness.textfile import Example, read_examples
@@ -29,7 +30,9 @@ class TextSettings:
     ``data`` is a JSON-lines (``.jsonl``) or CSV (``.csv``, with a header) file, named from the study file's folder on;
     ``text_field`` and ``label_field`` are its columns; a label is a class number or a name in the model's ``label2id``.
     ``truncate`` cuts texts longer than the model's context, which are an error otherwise. ``batch`` is the number
-    of texts per forward pass. Without ``losses`` only right and wrong are reported.
+    of texts per forward pass. Without ``losses`` only right and wrong are reported. A strategy that follows
+    slopes of a loss gets those of ``slope_loss``: the labelled cross-entropy, or the entropy of the predictions, which
+    needs no labels.
     """
 
     data: str
@@ -38,6 +41,7 @@ class TextSettings:
     truncate: bool = False
     batch: Annotated[int, Gt(0)] = 32
     losses: bool = True
+    slope_loss: SlopeLoss = "cross_entropy"
 
 
 class TextClassification(TransformersClassification):
@@ -47,7 +51,7 @@ class TextClassification(TransformersClassification):
     head = "text"
 
     def __init__(self, settings: TextSettings, splits: Splits) -> None:
-        super().__init__(splits, settings.losses)
+        super().__init__(splits, settings.losses, settings.slope_loss)
         self.settings = settings
 
     @property

@@ -184,3 +184,23 @@ def test_an_empty_split_cannot_be_scored(tmp_path: Path) -> None:
     fitness = ArrayClassification(ArraySettings(), Splits(((0, 10),)))
     with pytest.raises(ConfigError, match=r"splits\.selection is empty"):
         fitness.score(published(1), "selection")
+
+
+@pytest.mark.parametrize("kind", [ArrayClassification, Plain])
+def test_slopes_may_be_those_of_the_entropy_of_predictions(kind: type[ArrayClassification], tmp_path: Path) -> None:
+    save_data(tmp_path / "data.npz")
+    save_mlp(tmp_path / "mlp", MLP(MLPConfig((6, 5, 3))).state_dict(), (6, 5, 3))
+    chosen = ArraySettings(str(tmp_path / "data.npz"), batch=4, slope_loss="entropy")
+    fitness = kind(chosen, Splits(search=((0, 12),)))
+    model = fitness.skeleton(tmp_path / "mlp")
+    for scale, low, high in ((1.0, 0.0, float(np.log(3))), (1e6, 0.0, 1e-3), (0.0, np.log(3) - 1e-6, np.log(3) + 1e-6)):
+        with torch.no_grad():
+            for number, parameter in enumerate(model.parameters()):
+                values = torch.from_numpy(np.random.default_rng(number).normal(size=tuple(parameter.shape)))
+                parameter.copy_(values * scale)
+        entropy = sum(term.item() for term in fitness.loss_terms(model, "search"))
+        logits = fitness.logits(model, "search").double().numpy()
+        chances = np.exp(logits - logits.max(axis=0)) / np.exp(logits - logits.max(axis=0)).sum(axis=0)
+        expected = -(chances * np.log(np.maximum(chances, 1e-300))).sum(axis=0).mean()
+        assert entropy == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert low - 1e-9 <= entropy <= high + 1e-6
