@@ -161,9 +161,8 @@ class Runner(Generic[S]):
     ) -> tuple[S, set[int]]:
         """Fill the window, keep the turn, then submit. ``before`` is the population before ``told``."""
         asked: tuple[Candidate, ...] = ()
-        while (
-            room := self._room(len(in_flight) + len(asked))
-        ) > 0:  # again: candidates may cost less than there is for
+        # repeated, since candidates may cost less than there is room for
+        while (room := min(self._plan.window - len(in_flight) - len(asked), self._items_left // self._items)) > 0:
             state, more = self._strategy.ask(state, room)
             asked += more
             self._items_left -= sum(map(self._size, more))
@@ -181,10 +180,6 @@ class Runner(Generic[S]):
             self._send(candidate, twin, in_flight)
             in_flight.add(candidate.number)
         return state, in_flight
-
-    def _room(self, out: int) -> int:
-        """For how many candidates on all items there is place in the window, and budget."""
-        return min(self._plan.window - out, self._items_left // self._items)
 
     def _await(self, in_flight: set[int]) -> Evaluated:
         """The next result in the order of telling. Those that come before their turn are kept, so that none is lost."""
