@@ -1,10 +1,10 @@
 """Derivative-free Gauss-Newton in a trust region, on the losses of single items.
 
-Other optimizers learn one number from an evaluation; a fitness with a loss per item gives hundreds. A linear model of
-all of them, fitted to some n + 1 points, is a quadratic model of their mean (`evomerge_strategies.trust_region`), whose
-best step inside a trust region is tried next. Far fewer evaluations than a population needs, where the loss is smooth
-in the coefficients and these are not many (say, up to a hundred). Published as DFO-GN (Cartis and Roberts 2019, Math.
-Program. Comp. 11) for least squares; here the residuals are ``sqrt(2 loss)``.
+Other optimizers learn one number from an evaluation; a fitness with a loss per item gives hundreds. A model of
+all of their margins, fitted to n + 1 points and more, is a model of the mean loss
+(`evomerge_strategies.trust_region`), whose best step inside a trust region is tried next. Far fewer evaluations than a
+population needs, where the loss is smooth in the coefficients and these are not many (say, up to a hundred). The method
+is DFO-GN's (Cartis and Roberts 2019, Math. Program. Comp. 11), which has least squares where cross-entropy is here.
 
 It minimizes the mean of the items' losses whatever the main objective is; the hall of fame goes by the objective. When
 the region has shrunk to nothing, a new run begins at the next best starting point, then at random ones.
@@ -27,7 +27,7 @@ from evomerge.strategy import Problem, Strategy, require_members
 from evomerge.streams import stream
 from evomerge_strategies.hall import Hall, enter
 from evomerge_strategies.seeds import pool_seeds
-from evomerge_strategies.trust_region import Rows, descend, fit, missing_direction, near, residuals
+from evomerge_strategies.trust_region import Rows, descend, fit, margins, missing_direction, near
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class GaussNewtonSettings:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An evaluated point: unit-box coordinates, mean loss and residuals of the items (float32)."""
+    """An evaluated point: unit-box coordinates, mean loss and margins of the items (float32)."""
 
     number: int
     x: Floats
@@ -63,7 +63,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A point to be tried. ``expected``: by how much the model says that the mean loss changes; 0 for all but steps."""
+    """A point to be tried. ``expected``: by how much the model says that the mean loss falls; 0 for all but steps."""
 
     x: Floats
     purpose: str
@@ -158,7 +158,7 @@ class GaussNewton(Strategy[GaussNewtonState]):
             if evaluated.score.losses is None:
                 raise StrategyError("Gauss-Newton was told a score without losses; use a fitness that gives them")
             value = float(evaluated.score.losses.mean(dtype=np.float64))
-            point = Point(number, x, value, residuals(evaluated.score.losses))
+            point = Point(number, x, value, margins(evaluated.score.losses))
             state = replace(state, points=(*state.points, point))
         if state.back < (len(state.trials) or len(self._seeds)):
             return state
@@ -209,7 +209,7 @@ class GaussNewton(Strategy[GaussNewtonState]):
         state = replace(state, centre=best if gained > 0 else centre)
         if trial.purpose != "step":
             return state
-        ratio = gained / -trial.expected if trial.expected < 0 else 0.0
+        ratio = gained / trial.expected if trial.expected > 0 else 0.0
         length = float(np.abs(trial.x - centre.x).max()) / state.radius
         if ratio >= 0.7 and length > 0.9:
             return replace(state, radius=min(2.0 * state.radius, 0.5))
@@ -229,17 +229,16 @@ class GaussNewton(Strategy[GaussNewtonState]):
         steps = steps[chosen]
         low, high = self._reach(centre.x, state.radius)
         rows, values = np.stack([point.rows for point in kept]), np.array([point.value for point in kept])
-        model = fit(steps, rows, values, centre.rows, centre.value)
-        step = descend(model, low, high)
-        expected = model.change(step)
+        model = fit(steps, rows, values - centre.value, centre.rows)
+        step, gain = descend(model, low, high)
         failed = state.trials[0].purpose == "step" and centre.number != state.told - 1
         direction = missing_direction(steps) if failed else None
         if direction is not None:
-            step = min((np.clip(sign * direction, low, high) for sign in (1.0, -1.0)), key=model.change)
+            step = min((np.clip(sign * direction, low, high) for sign in (1.0, -1.0)), key=model.value)
             return replace(state, trials=(Trial(centre.x + state.radius * step, "geometry"),))
         if np.abs(step).max() * state.radius < 0.1 * self._s.smallest:
             return self._begin(state)
-        return replace(state, trials=(Trial(centre.x + state.radius * step, "step", expected),))
+        return replace(state, trials=(Trial(centre.x + state.radius * step, "step", gain),))
 
     def _steps(self, state: GaussNewtonState) -> Floats:
         """All points but the centre as steps from it in radii, (m, n)."""
