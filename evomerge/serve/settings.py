@@ -49,7 +49,8 @@ class ServeSettings:
         splits: which items are used for what; nobody can ask for others.
         merge: how candidates are built.
         executor: where they are scored: ``inline`` or ``ray``.
-        operators: the merge operators that recipes may name; no other is ever loaded.
+        operators: the merge operators that recipes may name, by default linear, task_arithmetic and slerp; no other is
+            ever loaded.
         anonymous: members are called m1, m2, ... in their order, and not by their names.
         limits: what the server takes and gives.
     """
