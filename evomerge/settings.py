@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from evomerge.fitness import Splits
 
@@ -75,9 +75,30 @@ class EvaluationSettings:
         order: the order in which items are asked for where a strategy has candidates scored on some of them only:
             ``natural`` (that of the split), ``random``, ``stratified`` (random, every kind of item spread evenly), or
             ``auto``, which is stratified where items come in kinds and else random.
+        stop: whether candidates are scored on a few items first and stopped early: ``never``; ``race``, as soon as they
+            are seen not to reach the best one; or ``halving``, where of a batch the better half goes on. Strategies
+            that need whole scores, such as M2N2, cannot be stopped.
+        first: items of the first round; every further round doubles them.
+        confidence: in a race, the chance at least that a candidate as good as the best one is not dropped; with
+            replicates, the confidence of the lower bounds that order leaders and finalists.
+        estimator: what a candidate that a race dropped is told to the strategy with: ``paired``, the best one's score
+            less their mean difference on the items seen; or ``irt``, which predicts the other items from the answers of
+            the first candidates (the pool's members, where they are scored first).
+        batch: so many candidates at most are halved together.
+        replicates: for a fitness with noise: how often each candidate is scored; the strategy is told the mean.
+        reevaluate: for a fitness with noise: so many leaders are scored once more every now and then.
+        reevaluate_every: how many candidates lie between.
     """
 
     order: Literal["auto", "natural", "random", "stratified"] = "auto"
+    stop: Literal["never", "race", "halving"] = "never"
+    first: Annotated[int, Gt(0)] = 32
+    confidence: Annotated[float, Gt(0.5), Lt(1)] = 0.95
+    estimator: Literal["paired", "irt"] = "paired"
+    batch: Annotated[int, Gt(1)] = 16
+    replicates: Annotated[int, Gt(0)] = 1
+    reevaluate: Annotated[int, Ge(0)] = 0
+    reevaluate_every: Annotated[int, Gt(0)] = 32
 
 
 @dataclass(frozen=True)

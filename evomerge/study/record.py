@@ -18,6 +18,7 @@ from typing import Any
 from evomerge import config, plugins
 from evomerge.errors import ConfigError, ResumeError, StrategyError
 from evomerge.settings import StudySettings
+from evomerge.spending import wrapped
 from evomerge.store.port import StudyRecord
 from evomerge.strategy import Problem, Strategy
 
@@ -89,7 +90,7 @@ def strategy_of(settings: StudySettings, problem: Problem) -> Strategy[Any]:
     """
     kind: Any = plugins.strategy(settings.strategy.name)
     try:
-        made: Strategy[Any] = kind(settings.strategy.settings, problem)
+        made: Strategy[Any] = wrapped(kind(settings.strategy.settings, problem), settings.evaluation, problem)
     except StrategyError as error:
         raise ConfigError(f"strategy {settings.strategy.name!r}: {error}") from error
     return made
