@@ -8,11 +8,7 @@ propose again what it proposed then: whatever does not is found out and refused.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +18,8 @@ from evomerge.errors import StrategyError
 from evomerge.space import AnySpace
 from evomerge.strategy import Problem, Strategy, require_members
 from evomerge_strategies.hall import Hall, enter
-from evomerge_strategies.seeds import pool_seeds
+from evomerge_strategies.seeds import given_seeds
+from evomerge_strategies.threads import one_thread
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +40,7 @@ class LibraryState:
         asked: number of candidates asked.
         told: number of candidates told.
         after: for each candidate, how many results the library knew when it was asked.
-        vectors: its proposals in search units, one for each candidate that is not one of the pool's members.
+        vectors: its proposals in search units, one for each candidate that is not a seed.
         results: in the order told.
         hall: the best on the main objective, best first.
         front: results that no other beats on every searched objective; kept where there are several objectives.
@@ -91,7 +88,7 @@ class LibraryStrategy(Strategy[LibraryState]):
         name: the strategy's name, for people.
         space: where to search.
         problem: the study's.
-        score_members: score the pool's members first.
+        score_members: score the pool's members, and what an earlier stage found, first.
         hall_of_fame: how many of the best are remembered.
         objectives: how many of the study's objectives are searched, the first ones.
         most: how many candidates may be out at once; None: any number.
@@ -116,7 +113,7 @@ class LibraryStrategy(Strategy[LibraryState]):
             raise StrategyError(f"{name} has nothing to search: every parameter of its space is fixed; free one")
         self._name, self._space, self._problem, self._hall, self._most = name, space, problem, hall_of_fame, most
         self._objectives = problem.objectives[:objectives]
-        self._seeds = pool_seeds(problem) if score_members else ()
+        self._seeds = given_seeds(problem) if score_members else ()
         self._replay: _Replay | None = None  # a cache: rebuilt from any state
 
     @abstractmethod
@@ -130,7 +127,7 @@ class LibraryStrategy(Strategy[LibraryState]):
     # --- asking -----------------------------------------------------------------------------------------------
 
     def ask(self, state: LibraryState, room: int) -> tuple[LibraryState, tuple[Candidate, ...]]:
-        """The pool's members, then proposals; none while as many are out as the optimizer can have."""
+        """The seeds, then proposals; none while as many are out as the optimizer can have."""
         candidates: list[Candidate] = []
         vectors: list[Floats] = []
         for number in range(state.asked, state.asked + max(room, 0)):
@@ -153,14 +150,14 @@ class LibraryStrategy(Strategy[LibraryState]):
         return replace(state, asked=state.asked + len(candidates), after=after, vectors=(*state.vectors, *vectors))
 
     def _propose(self, state: LibraryState, number: int) -> tuple[Floats, str]:
-        with _one_thread():
+        with one_thread():
             if self._replay is None or not self._replay.begins(state):
                 self._replay = _Replay(self._engine(), self._name, self._offers())
             self._replay.follow(state)
             return self._replay.propose(number, len(state.results))
 
     def _offers(self) -> tuple[Floats | None, ...]:
-        """The members as vectors, where the space has such and they lie within its bounds."""
+        """The seeds as vectors, where the space has such and they lie within its bounds."""
         low, high = self._space.box(self._problem)
         vectors = [self._space.encode(self._problem, seed.recipe) for seed in self._seeds]
         return tuple(x if x is not None and (low <= x).all() and (x <= high).all() else None for x in vectors)
@@ -260,17 +257,3 @@ def _front(front: tuple[Result, ...], new: Result) -> tuple[Result, ...]:
     if not new.losses or any(beats(old, new) for old in front):
         return front
     return (*(old for old in front if not beats(new, old)), new)
-
-
-@cache
-def _controller() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for linear algebra, whose sums else depend on how many cores the driver has."""
-    with _controller().limit(limits=1):
-        yield

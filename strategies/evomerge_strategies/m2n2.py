@@ -19,12 +19,12 @@ import numpy as np
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
-from evomerge.candidate import ANCESTOR, Candidate, Evaluated, Noise, Recipe, Segment
+from evomerge.candidate import Candidate, Evaluated, Noise, Recipe, Segment
 from evomerge.errors import StrategyError
-from evomerge.strategy import Group, Problem, Strategy, require_members
-from evomerge.streams import stream
+from evomerge.strategy import Problem, Strategy, require_members
 from evomerge_strategies.competition import Competition, Floats, Rules, Scores, coverage, entropy, least, pick, without
 from evomerge_strategies.hall import Hall, enter
+from evomerge_strategies.mating import Draws, Mating, Member, draws_from
 from evomerge_strategies.seeds import given_seeds
 
 
@@ -67,15 +67,6 @@ class M2N2Settings:
     hall_of_fame: Annotated[int, Gt(0)] = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One occupied slot of the archive."""
-
-    number: int
-    digest: str
-    generation: int
-
-
 @dataclass(frozen=True)
 class M2N2State:
     """The archive: ``scores`` are raw item scores, (P, N), all zero where ``members`` has ``None``.
@@ -90,24 +81,6 @@ class M2N2State:
     scores: Scores
     hall: Hall = ()
     no_attraction: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """The random numbers of one child: for its parents, and a split and a mixing weight for each parameter group."""
-
-    first: float
-    second: float
-    splits: tuple[int, ...]
-    weights: tuple[float, ...]
-
-
-def draws_from(seed: int, number: int, groups: tuple[Group, ...]) -> Draws:
-    """The draws of candidate ``number``, from its own stream."""
-    random = stream(seed, number)
-    first, second, *weights = random.random(2 + len(groups)).tolist()
-    splits = tuple(int(random.integers(group.size)) for group in groups)
-    return Draws(first, second, splits, tuple(weights))
 
 
 class M2N2(Strategy[M2N2State]):
@@ -130,7 +103,7 @@ class M2N2(Strategy[M2N2State]):
         self._rows = np.empty((settings.population + 1, problem.items))  # fresh pages cost more than the sums
         self._rows_are: Scores | None = None
         self._last: tuple[Scores, tuple[Competition, NDArray[np.bool_]]] | None = None
-        self._options: tuple[tuple[str, str | int | float | bool], ...] = (("angle", settings.angle),)
+        self._mating = Mating(problem, settings.crossover, settings.split_point, settings.mutation, settings.angle)
 
     def start(self) -> M2N2State:
         """An empty archive; its scores take the dtype of the first row told."""
@@ -153,7 +126,7 @@ class M2N2(Strategy[M2N2State]):
             warming = number < self._seeds + self._s.warm_up
             first, second, undefined = self._parents(competition, filled, draws, uniform=warming)
             one, two = cast(Member, state.members[first]), cast(Member, state.members[second])
-            children.append(self._child(number, one, two, draws, "warm-up" if warming else "crossover"))
+            children.append(self._mating.child(number, one, two, draws, "warm-up" if warming else "crossover"))
             lonely += undefined
         return replace(state, asked=state.asked + room, no_attraction=state.no_attraction + lonely), tuple(children)
 
@@ -187,28 +160,6 @@ class M2N2(Strategy[M2N2State]):
             return first, pick(gains, draws.second), False
         others = without(chances, first)
         return first, pick(others if others.any() else without(filled.astype(np.float64), first), draws.second), True
-
-    def _child(self, number: int, one: Member, two: Member, draws: Draws, origin: str) -> Candidate:
-        noise = Noise(self._s.mutation, self._problem.seed, number) if self._s.mutation > 0 else None
-        if not self._s.crossover:
-            whole = tuple(Segment(group.name, 0, group.size, (1.0,)) for group in self._problem.groups)
-            recipe = Recipe("linear", (ANCESTOR + one.digest,), whole, noise=noise)
-            return Candidate(number, recipe, (one.number,), 1 + one.generation, "copy")
-        sources = (ANCESTOR + one.digest, ANCESTOR + two.digest)
-        recipe = Recipe("slerp", sources, self._segments(draws), self._options, noise)
-        return Candidate(number, recipe, (one.number, two.number), 1 + max(one.generation, two.generation), origin)
-
-    def _segments(self, draws: Draws) -> tuple[Segment, ...]:
-        """Per group: t = w before the split point, 1 - w from it on (Eq. 2); each group has its own (s, w)."""
-        segments = []
-        for group, split, weight in zip(self._problem.groups, draws.splits, draws.weights, strict=True):
-            if not self._s.split_point:
-                segments.append(Segment(group.name, 0, group.size, (weight,)))
-                continue
-            if split > 0:
-                segments.append(Segment(group.name, 0, split, (weight,)))
-            segments.append(Segment(group.name, split, group.size, (1.0 - weight,)))
-        return tuple(segments)
 
     # --- telling ----------------------------------------------------------------------------------------------
 

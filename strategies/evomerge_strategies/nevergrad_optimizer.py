@@ -48,7 +48,8 @@ class NevergradSettings:
         num_workers: how many candidates it may have out at once; the study's window does no more. Sequential ones
             (``Cobyla``, ``NelderMead``, ``Powell``, ``SQP``, ...) take 1.
         space: what the coefficients are.
-        start: where to begin, the same in every dimension; default: the space's own.
+        start: where to begin, the same in every dimension; default: the best that an earlier stage of the study found
+            and the space can express, or else the space's own.
         score_members: score the pool's members first.
         hall_of_fame: how many of the best are remembered as finalists.
     """
@@ -218,7 +219,7 @@ class _Optimizer(Engine):
 
 def _box(settings: NevergradSettings, problem: Problem) -> _Box:
     space = settings.space
-    starts = space.start(problem) if settings.start is None else np.full(space.size(problem), settings.start)
+    starts = _start(space, problem) if settings.start is None else np.full(space.size(problem), settings.start)
     axes = []
     for dimension, start in zip(space.dimensions(problem), starts.tolist(), strict=True):
         low, high = dimension.span
@@ -226,6 +227,13 @@ def _box(settings: NevergradSettings, problem: Problem) -> _Box:
             raise StrategyError(f"start = {start:g} is outside of {dimension.name}: {low:g} to {high:g}")
         axes.append(_Axis(low, high, start, dimension.kind == "integer"))
     return _Box(tuple(axes), space.limited)
+
+
+def _start(space: AnySpace, problem: Problem) -> Floats:
+    low, high = space.box(problem)
+    found = (x for recipe in problem.seeds if (x := space.encode(problem, recipe)) is not None)
+    inside = (x for x in found if not space.limited or ((low <= x) & (x <= high)).all())
+    return next(inside, space.start(problem))
 
 
 def _check_optimizer(settings: NevergradSettings) -> None:
