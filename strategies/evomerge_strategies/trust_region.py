@@ -101,7 +101,8 @@ def fit(steps: Floats, rows: Rows, values: Floats, centre: Rows) -> Model:
     solved = np.linalg.inv(nearness + np.diag(doubt))
     weights = solved @ (rows - centre).astype(np.float64)
     predicted = np.logaddexp(0.0, start + nearness @ weights).mean(axis=1) - np.logaddexp(0.0, start).mean()
-    return Model(points, start, weights, solved @ (values - predicted), scale)
+    correction = np.asarray(solved @ (values - predicted), dtype=np.float64)
+    return Model(points, start, weights, correction, scale)
 
 
 def descend(model: Model, low: Floats, high: Floats) -> tuple[Floats, float]:
