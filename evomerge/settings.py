@@ -11,6 +11,21 @@ from evomerge.fitness import Splits
 
 
 @dataclass(frozen=True)
+class TokenSettings:
+    """Which row of embeddings and head a token has.
+
+    Attributes:
+        source: the member (or ``base``) whose row it is; default: none, the row is all zeros.
+        token: which token of the source, or the number of one of its rows; default: the token itself.
+        force: models that have the token take that row as well, not only those that lack it.
+    """
+
+    source: str | None = None
+    token: str | Annotated[int, Ge(0)] | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
 class PoolSettings:
     """The models to merge. Paths are relative to the study file.
 
@@ -30,6 +45,9 @@ class PoolSettings:
         vocabulary: how models with other tokens go together: ``same`` refuses them; ``base``, the name of a member or
             a folder with a tokenizer gives all that vocabulary; ``union`` gives the base's and then all others' tokens.
             A token that a model lacks takes the base's row, or else the mean of those who have it.
+        tokens: for single tokens, which row of embeddings and head they take instead: that of a ``source`` (a member or
+            ``base``; default: none, the row is zeros), there that of a ``token`` or row number (default: the token
+            itself); ``force`` gives it to models that have the token, too. The vocabulary gets tokens that it lacks.
         pad_vocabulary: the rows of embeddings and head are filled up to a multiple of this.
         exclude: patterns of tensors that are not merged but copied from the base, or else from the first member.
         statistics: for a member (or ``base``), what some operators need beside its weights: a number such as ``loss``
@@ -43,6 +61,7 @@ class PoolSettings:
     grouping: str = "whole"
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     vocabulary: str = "same"
+    tokens: dict[str, TokenSettings] = field(default_factory=dict)
     pad_vocabulary: Annotated[int, Gt(0)] = 1
     exclude: tuple[str, ...] = ()
     statistics: dict[str, dict[str, str | float]] = field(default_factory=dict)

@@ -188,9 +188,14 @@ def _with_one_vocabulary(
 ) -> dict[str, Source]:
     reference, chosen = base or next(iter(sources)), settings.vocabulary
     if chosen == "same":
+        if settings.tokens:
+            raise PoolError(
+                "pool.tokens says which rows tokens have where the pool's models get one vocabulary; set "
+                "pool.vocabulary to union, to base or to one of the members"
+            )
         return with_padding(sources, reference, settings.pad_vocabulary)
     if chosen == "union":
-        return with_tokens(sources, reference, base, "union", settings.pad_vocabulary)
+        return with_tokens(sources, reference, base, "union", settings)
     if chosen == "base" or chosen in sources:
         folder = sources[reference if chosen == "base" else chosen].tokenizer_folder
     else:
@@ -200,7 +205,7 @@ def _with_one_vocabulary(
                 f"pool.vocabulary is {chosen!r}, which is no folder; give same, union, base, a folder with a "
                 f"tokenizer, or one of {', '.join(sources)}"
             )
-    return with_tokens(sources, reference, base, folder, settings.pad_vocabulary)
+    return with_tokens(sources, reference, base, folder, settings)
 
 
 def _base(settings: PoolSettings, opener: Opener, found: dict[str, Reference]) -> str | None:

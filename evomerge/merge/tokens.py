@@ -106,11 +106,12 @@ def _lines(path: Path) -> Tokens:
     return {line: number for number, line in enumerate(lines)}
 
 
-def union(home: Path, others: Iterable[Path]) -> tuple[Tokens, bytes]:
+def union(home: Path, others: Iterable[Path], more: Iterable[str] = ()) -> tuple[Tokens, bytes]:
     """The tokenizer in ``home`` with all tokens that only others have: its tokens, and the text of its `FAST` file.
 
     Tokens keep the numbers that they have in ``home``. New ones follow, folder by folder in the order of their
-    numbers; they are matched whole in a text, before anything is split, since their merges are not known to it.
+    numbers, and then ``more``; they are matched whole in a text, before anything is split, since their merges are not
+    known to it.
 
     Raises:
         PoolError: a folder without a tokenizer that can be read, or ``home``'s numbers leave gaps.
@@ -134,6 +135,10 @@ def union(home: Path, others: Iterable[Path]) -> tuple[Tokens, bytes]:
             if token[0] not in tokens:
                 tokens[token[0]] = len(tokens)
                 added.append({**settings.get(token[0], _ADDED), "id": tokens[token[0]], "content": token[0]})
+    for one in more:
+        if one not in tokens:
+            tokens[one] = len(tokens)
+            added.append({**_ADDED, "id": tokens[one], "content": one})
     text = json.dumps({**table, "added_tokens": added}, ensure_ascii=False, indent=2)
     return tokens, text.encode()
 

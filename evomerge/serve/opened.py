@@ -142,6 +142,10 @@ def _renamed(pool: PoolSettings) -> PoolSettings:
         members={names[name]: place for name, place in pool.members.items()},
         layers={names.get(name, name): ranges for name, ranges in pool.layers.items()},
         vocabulary=names.get(pool.vocabulary, pool.vocabulary),
+        tokens={
+            token: replace(rule, source=rule.source and names.get(rule.source, rule.source))
+            for token, rule in pool.tokens.items()
+        },
         statistics={names.get(name, name): kinds for name, kinds in pool.statistics.items()},
     )
 

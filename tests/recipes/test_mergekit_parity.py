@@ -93,7 +93,6 @@ BUILT = {
 REFUSED = {
     "embedding_truncated": "a flag of mergekit's command does it, not the YAML",
     "linear_zero_sum": "weights that sum to zero have no shares; mergekit writes infinities",
-    "vocabulary_tokens": "rows of single tokens are not chosen one by one",
 }
 """mergekit builds something, and we do not."""
 

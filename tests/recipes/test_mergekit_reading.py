@@ -137,6 +137,23 @@ def test_vocabularies(read: Read) -> None:
     assert pool("tokenizer_source: org/other") == ("hf:org/other", None)
 
 
+def test_rows_of_single_tokens(read: Read) -> None:
+    found = recipe(
+        read(
+            "merge_method: linear\nbase_model: math\ntokenizer:\n  source: union\n  tokens:\n"
+            "    a: {source: code, force: true}\n    b: {source: {kind: zero}}\n"
+            "    c: {source: {kind: model_token, model: math, token: d}}\n"
+            f"    e: {{source: {{kind: model_token, model: code, token_id: 7}}}}\n{TWO}"
+        )
+    )
+    assert found["pool"]["tokens"] == {
+        "a": {"source": "code", "force": True},
+        "b": {},
+        "c": {"source": "base", "token": "d"},
+        "e": {"source": "code", "token": 7},
+    }
+
+
 def test_what_is_left_out_is_told(read: Read) -> None:
     found = read(
         f"merge_method: linear\nchat_template: chatml\nnote: mine\n{TWO}parameters: {{int8_mask: true, densty: 0.3}}"
@@ -218,9 +235,22 @@ WRONG = {
         "merge_method: linear\nmodules:\n  text: {models: [{model: math}]}\n  vision: {models: [{model: math}]}",
         "2: modules: text, vision cannot be imported: a pool is one model",
     ),
-    "tokens": (
-        f"merge_method: linear\ntokenizer:\n  tokens: {{a: {{source: math}}}}\n{TWO}",
-        "3: tokenizer.tokens (a) cannot be imported: a pool's rows follow one rule for all tokens",
+    "token without a source": (
+        f"merge_method: linear\ntokenizer:\n  tokens: {{a: {{force: true}}}}\n{TWO}",
+        "3: tokenizer.tokens.a has no source that is known; give a model, {kind: zero}",
+    ),
+    "token and number": (
+        "merge_method: linear\ntokenizer:\n  tokens:\n"
+        f"    a: {{source: {{kind: model_token, model: math, token: b, token_id: 3}}}}\n{TWO}",
+        "4: tokenizer.tokens.a has no source that is known",
+    ),
+    "token of a stranger": (
+        f"merge_method: linear\ntokenizer:\n  tokens: {{a: {{source: other}}}}\n{TWO}",
+        "3: tokenizer.tokens.a: other is not merged; name one of math, code",
+    ),
+    "no rule": (
+        f"merge_method: linear\ntokenizer:\n  tokens: {{a: math}}\n{TWO}",
+        "3: tokenizer.tokens.a is 'math'; give a mapping with its source",
     ),
     "two tokenizers": (
         f"merge_method: linear\ntokenizer: {{source: base}}\ntokenizer_source: base\n{TWO}",

@@ -32,6 +32,7 @@ SUMMED = {
     "vocabulary_base",
     "vocabulary_legacy",
     "vocabulary_named",
+    "vocabulary_tokens",
     "vocabulary_union",
 }
 """Written as a weighted sum, with other names or operators than it was read with."""

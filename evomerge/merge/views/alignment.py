@@ -10,7 +10,8 @@ import numpy as np
 from evomerge.errors import PoolError
 from evomerge.merge.source import Source
 from evomerge.merge.tokens import Tokens, extended, replacing, required, tokens_of, union
-from evomerge.merge.views.vocabulary import ABSENT, Aligned, Rows, Vocabulary, rows_of, tensors_of
+from evomerge.merge.views.vocabulary import ABSENT, Aligned, Chosen, Rows, Vocabulary, rows_of, tensors_of
+from evomerge.settings import PoolSettings, TokenSettings
 
 
 def with_padding(sources: Mapping[str, Source], reference: str, multiple: int) -> dict[str, Source]:
@@ -51,20 +52,20 @@ def _padded(size: int, rows: int) -> Rows:
 
 
 def with_tokens(
-    sources: Mapping[str, Source], reference: str, base: str | None, chosen: str | Path, multiple: int
+    sources: Mapping[str, Source], reference: str, base: str | None, chosen: str | Path, settings: PoolSettings
 ) -> dict[str, Source]:
     """The sources under one vocabulary: the ``union`` of theirs (from the reference's on), or that of a folder.
 
     Raises:
-        PoolError: a tokenizer that cannot be read or extended, or embeddings that are not found.
+        PoolError: a tokenizer that cannot be read or extended, embeddings or a rule's rows that are not found.
     """
-    folder = sources[reference].folder
-    home = sources[reference].tokenizer_folder
-    if isinstance(chosen, Path):
+    folder, multiple = sources[reference].folder, settings.pad_vocabulary
+    home = chosen if isinstance(chosen, Path) else sources[reference].tokenizer_folder
+    others = [source.tokenizer_folder for name, source in sources.items() if name != reference]
+    if isinstance(chosen, Path) and settings.tokens.keys() <= required(chosen).keys():
         tokens, files = required(chosen), replacing(chosen, folder)
     else:
-        others = [source.tokenizer_folder for name, source in sources.items() if name != reference]
-        tokens, text = union(home, others)
+        tokens, text = union(home, [] if isinstance(chosen, Path) else others, settings.tokens)
         files = extended(text, home, folder)
     size = -(-(max(tokens.values()) + 1) // multiple) * multiple
     _check_tensors(sources, reference)
@@ -75,8 +76,32 @@ def with_tokens(
         rows={name: _rows(source, tokens, size) for name, source in sources.items()},
         base=base,
         files={reference: files},
+        chosen={tokens[token]: _chosen(token, rule, sources, base) for token, rule in settings.tokens.items()},
     )
     return {name: Aligned(name, vocabulary) for name in sources}
+
+
+def _chosen(token: str, rule: TokenSettings, sources: Mapping[str, Source], base: str | None) -> Chosen:
+    """What a rule of ``pool.tokens`` says."""
+    place = f"pool.tokens.{token}"
+    name = base if rule.source == "base" and base is not None else rule.source
+    if name is None:
+        if rule.token is not None:
+            raise PoolError(f"{place} names {rule.token!r} of no source; say whose it is as source, or leave it out")
+        return Chosen(None, 0, rule.force)
+    if name not in sources:
+        raise PoolError(f"{place}: the pool has no {name!r}, but {', '.join(sources)}; correct the source")
+    if isinstance(rule.token, int):
+        row = rule.token
+    else:
+        wanted = token if rule.token is None else rule.token
+        row = required(sources[name].tokenizer_folder).get(wanted, ABSENT)
+        if row == ABSENT:
+            raise PoolError(f"{place}: {name} has no token {wanted!r}; name one that it has, or another source")
+    count = rows_of(sources[name]) or 0
+    if row >= count:
+        raise PoolError(f"{place}: {name} has no row {row}, but {count} rows of embeddings; name another")
+    return Chosen(name, row, rule.force)
 
 
 def _rows(source: Source, tokens: Tokens, size: int) -> Rows:

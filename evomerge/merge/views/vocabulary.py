@@ -2,7 +2,7 @@
 
 A model's own row is used for every token that it has. A token that it lacks takes the base's row, or else the only
 holder's, or else the mean of all who have it. Rows that stand for no token (padding), or for one that no model has, are
-the mean of the model's other rows, so that they are never likelier than those.
+the mean of the model's other rows, so that they are never likelier than those. Single tokens may have their own rules.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -42,6 +42,15 @@ _LONG = 4096
 _GENERATION = "generation_config.json"
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The row of a token with its own rule: of a source as it is (``None``: zeros), for all models if ``force``."""
+
+    source: str | None
+    row: int
+    force: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """The vocabulary that all sources get.
@@ -53,6 +62,7 @@ class Vocabulary:
         rows: for each of them which of its rows stands for each number, or `ABSENT`; (size,).
         base: whose rows stand in for what others lack.
         files: what changes in a folder of companions, by the source whose folder it is.
+        chosen: rows of tokens that have their own rules, by number.
     """
 
     tokens: Tokens
@@ -61,11 +71,13 @@ class Vocabulary:
     rows: Mapping[str, Rows]
     base: str | None
     files: Mapping[str, Mapping[str, bytes | None]]
+    chosen: Mapping[int, Chosen] = field(default_factory=dict)
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
-        """Whether any model has a row for each number."""
+        """Whether any model, or a rule, has a row for each number."""
         held: NDArray[np.bool_] = np.any([rows != ABSENT for rows in self.rows.values()], axis=0)
+        held[list(self.chosen)] = True
         return held
 
     @cached_property
@@ -85,13 +97,17 @@ class Aligned(View):
         origin = vocabulary.sources[name]
         self._own = vocabulary.rows[name]
         self.vocabulary = vocabulary
-        lacks = bool((self._own == ABSENT).any())
+        self._chosen = {
+            number: one for number, one in vocabulary.chosen.items() if one.force or self._own[number] == ABSENT
+        }
+        lacks = bool(self._chosen or (self._own == ABSENT).any())
         others = [source for other, source in vocabulary.sources.items() if lacks and other != name]
         super().__init__(f"vocabulary {self._said(name, lacks)}", [origin, *others])
         self.files = origin.files
         self._origin = origin
         self._rows = rows_of(origin) or 0
-        self._same = len(self._own) == self._rows and not np.any(self._own != np.arange(self._rows))
+        ordered = len(self._own) == self._rows and not np.any(self._own != np.arange(self._rows))
+        self._same = ordered and not self._chosen
         self._tensors = () if self._same else tuple(tensors_of(origin))
         self.entries = {
             key: computed(entry, (vocabulary.size, *entry.shape[1:])) if key in self._tensors else entry
@@ -172,7 +188,8 @@ class Aligned(View):
 
     def _said(self, name: str, lacks: bool) -> str:
         """Tells apart what is made of which rows."""
-        total = hashlib.blake2b(repr((name, self.vocabulary.base)).encode(), digest_size=16)
+        known = (name, self.vocabulary.base, *sorted(self._chosen.items()))
+        total = hashlib.blake2b(repr(known).encode(), digest_size=16)
         for source, rows in self.vocabulary.rows.items():
             if lacks or source == name:
                 total.update(rows.astype("<i8").tobytes())
@@ -188,6 +205,17 @@ class Aligned(View):
         return out
 
     def _held(self, name: str, numbers: Rows) -> Floats:
+        """Rows of tokens that somebody, or a rule, has."""
+        out = np.zeros((len(numbers), math.prod(self.entries[name].shape[1:])), dtype=np.float32)
+        ruled = np.isin(numbers, list(self._chosen))
+        out[~ruled] = self._usual(name, numbers[~ruled])
+        for at in np.flatnonzero(ruled):
+            chosen = self._chosen[int(numbers[at])]
+            if chosen.source is not None:
+                out[at] = _gather(self.vocabulary.sources[chosen.source], name, np.array([chosen.row]))[0]
+        return out
+
+    def _usual(self, name: str, numbers: Rows) -> Floats:
         """Rows of tokens that somebody has: its own, or the mean of the donors', added up in their order."""
         out = np.zeros((len(numbers), math.prod(self.entries[name].shape[1:])), dtype=np.float32)
         has = self._own[numbers] != ABSENT

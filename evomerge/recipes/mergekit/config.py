@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from evomerge.config.values import unknown
 from evomerge.config.yamlfile import Node, Problems
+from evomerge.recipes.mergekit.tokenizer import Tokenizer, reference, tokenizer_of
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -14,7 +15,6 @@ _TOP = (
     "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype", "tokenizer",
     "tokenizer_source", "chat_template",
 )  # fmt: skip
-_TOKENIZER = ("source", "tokens", "pad_to_multiple_of")
 _MODULE = ("models", "slices", "parameters")
 
 Levels = tuple[Node, ...]
@@ -53,14 +53,6 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Tokenizer:
-    """Which vocabulary the result has: ``union``, ``base``, or that of a model; and what its size is a multiple of."""
-
-    source: str
-    multiple: int = 1
-
-
-@dataclass(frozen=True)
 class Config:
     """A whole file."""
 
@@ -82,7 +74,8 @@ def read(root: Node, problems: Problems) -> Config | None:
     body, levels = _module(root, problems)
     base = _base(root, problems)
     slices = () if body is None else tuple(_slices(body, base, levels, problems))
-    tokenizer = _tokenizer(root, problems)
+    used = dict.fromkeys(one.model for part in slices for one in part.inputs)
+    tokenizer = tokenizer_of(root, used, problems)
     dtype = _dtype(root.child("out_dtype"), problems) or _dtype(root.child("dtype"), problems)
     if problems or not slices:
         return None
@@ -95,39 +88,6 @@ def _notes(root: Node) -> Iterator[str]:
             yield f"line {line}: {key} is left out: mergekit has no such key, and ignores it"
         elif key == "chat_template" and root.content[key].content is not None:
             yield f"line {line}: chat_template is left out: the base's (or first model's) own template is copied"
-
-
-def _tokenizer(root: Node, problems: Problems) -> Tokenizer | None:
-    """From ``tokenizer``, or the older ``tokenizer_source``."""
-    node, legacy = root.child("tokenizer"), root.child("tokenizer_source")
-    if node is not None and legacy is not None:
-        problems.add(legacy.line, "tokenizer_source and tokenizer are two ways to say one thing; keep one of them")
-    if node is None:
-        return None if legacy is None or legacy.content is None else Tokenizer(_vocabulary(legacy, problems))
-    if not isinstance(node.content, dict):
-        problems.add(node.line, f"tokenizer is {node.shown}; give keys and values below it: {', '.join(_TOKENIZER)}")
-        return None
-    for key in node.content.keys() - set(_TOKENIZER):
-        unknown(problems, node.lines[key], key, _TOKENIZER, "tokenizer")
-    tokens, multiple, source = (node.child(key) for key in ("tokens", "pad_to_multiple_of", "source"))
-    if tokens is not None and isinstance(tokens.content, dict) and tokens.content:
-        problems.add(
-            tokens.line,
-            f"tokenizer.tokens ({', '.join(tokens.content)}) cannot be imported: a pool's rows follow one rule for all "
-            "tokens (a model that lacks one takes the base's row, or else the mean of those who have it); leave it "
-            "out, or write the rows you want into the models before",
-        )
-    count = multiple.content if multiple is not None else None
-    if count is not None and (type(count) is not int or count < 1):
-        problems.add(node.line, "tokenizer.pad_to_multiple_of must be a whole number > 0")
-    return Tokenizer("union" if source is None else _vocabulary(source, problems), count or 1)
-
-
-def _vocabulary(node: Node, problems: Problems) -> str:
-    found = reference(node)
-    if found is None:
-        problems.add(node.line, f"the tokenizer's source is {node.shown}; give union, base, or a model")
-    return (found or "").removeprefix("model:")
 
 
 def _module(root: Node, problems: Problems) -> tuple[Node | None, Levels]:
@@ -225,24 +185,6 @@ def _base(node: Node, problems: Problems) -> str | None:
     if base is None:
         problems.add(found.line, f"base_model is {found.shown}; give its path, or its name on the hub")
     return base
-
-
-def reference(node: Node) -> str | None:
-    """A model as text, ``path``, ``path@revision`` or with ``+adapter``; ``None`` if the node is no reference."""
-    if isinstance(node.content, str):
-        return node.content
-    model, lora = node.child("model"), node.child("lora")
-    parts = [_path(one) for one in (model, lora) if one is not None and one.content is not None]
-    return "+".join(one for one in parts if one) if parts and all(parts) else None
-
-
-def _path(node: Node) -> str | None:
-    if isinstance(node.content, str):
-        return node.content
-    path, revision = node.child("path"), node.child("revision")
-    if path is None or not isinstance(path.content, str):
-        return None
-    return path.content if revision is None or revision.content is None else f"{path.content}@{revision.content}"
 
 
 def _dtype(node: Node | None, problems: Problems) -> str | None:

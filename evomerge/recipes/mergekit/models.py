@@ -12,6 +12,7 @@ from typing import Any
 from evomerge.merge.pool import BASE, ModelPool
 from evomerge.recipes.file import HUB
 from evomerge.recipes.mergekit.config import Config
+from evomerge.recipes.mergekit.tokenizer import Token
 from evomerge.settings import PoolSettings
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -52,7 +53,17 @@ class Models:
         source, multiple = self._tokenizer.source, self._tokenizer.multiple
         if source not in ("union", "base"):
             source = self.names.get(source) or self._located(source)
-        return {"vocabulary": source, **({"pad_vocabulary": multiple} if multiple > 1 else {})}
+        tokens = {token: self._rule(rule) for token, rule in self._tokenizer.tokens.items()}
+        return {
+            "vocabulary": source,
+            **({"tokens": tokens} if tokens else {}),
+            **({"pad_vocabulary": multiple} if multiple > 1 else {}),
+        }
+
+    def _rule(self, rule: Token) -> dict[str, Any]:
+        """What the recipe file says of a token's row."""
+        said = {"source": rule.model and self.names[rule.model], "token": rule.token, "force": rule.force or None}
+        return {key: value for key, value in said.items() if value is not None}
 
     def tensors(self) -> list[str]:
         """Names of all tensors that are merged.

@@ -21,7 +21,7 @@ from evomerge.merge.views.adapted import Adapted
 from evomerge.recipes.file import HUB
 from evomerge.recipes.mergekit import layout
 from evomerge.recipes.mergekit.words import WORDS, Each, Said, Told, Unsayable, Values
-from evomerge.settings import PoolSettings
+from evomerge.settings import PoolSettings, TokenSettings
 
 _ZERO = (
     "breadcrumbs",
@@ -214,7 +214,18 @@ def _tokenizer(settings: PoolSettings, models: Mapping[str, str]) -> dict[str, A
         return {}
     source = "base" if settings.vocabulary == "same" else settings.vocabulary
     padding = {"pad_to_multiple_of": settings.pad_vocabulary} if settings.pad_vocabulary > 1 else {}
-    return {"tokenizer": {"source": models.get(source, source), **padding}}
+    tokens = {token: _token(rule, models) for token, rule in settings.tokens.items()}
+    return {"tokenizer": {"source": models.get(source, source), **padding, **({"tokens": tokens} if tokens else {})}}
+
+
+def _token(rule: TokenSettings, models: Mapping[str, str]) -> dict[str, Any]:
+    source: Any = {"kind": "zero"}
+    if rule.source is not None:
+        source = models.get(rule.source, rule.source)
+        if rule.token is not None:
+            key = "token_id" if isinstance(rule.token, int) else "token"
+            source = {"kind": "model_token", "model": source, key: rule.token}
+    return {"source": source, "force": rule.force}
 
 
 def _notes(said: Said, pool: ModelPool, dtype: str | None) -> Iterator[str]:

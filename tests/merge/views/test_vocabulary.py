@@ -18,7 +18,7 @@ from evomerge.merge.export import export
 from evomerge.merge.pool import ModelPool
 from evomerge.merge.source import Source
 from evomerge.merge.tokens import tokens_of
-from evomerge.settings import PoolSettings
+from evomerge.settings import PoolSettings, TokenSettings
 from evomerge.testing.checkpoints import save_checkpoint
 from tests.merge.mergekit.cases import POOLS, cases
 
@@ -293,6 +293,86 @@ class TestFiles:
             "x: 2 of its 5 rows of embeddings stand for no token of the pool",
             "y: lacks 2 of the pool's 5 tokens, whose rows are filled in",
         ]
+
+
+RULES = {
+    "a": TokenSettings("y", force=True),
+    "b": TokenSettings("x", "c"),
+    "d": TokenSettings(None, force=True),
+    "e": TokenSettings("base", 1),
+    "!": TokenSettings("y", "b"),
+}
+"""``a`` and ``b`` are in x and in y, ``d`` is in x, ``e`` in y, and ``!`` nowhere."""
+EXPECTED = {
+    "x": {"a": ("y", "a"), "b": ("x", "b"), "c": ("x", "c"), "d": None, "e": ("x", "b"), "!": ("y", "b")},
+    "y": {"a": ("y", "a"), "b": ("y", "b"), "c": ("x", "c"), "d": None, "e": ("y", "e"), "!": ("y", "b")},
+}
+OWN = {"x": numbered("abcd"), "y": numbered("bae")}
+
+
+class TestTokens:
+    """Single tokens may have rules of their own."""
+
+    def opened(self, folder: Path, vocabulary: str = "union", **settings: Any) -> ModelPool:
+        for seed, (name, tokens) in enumerate(OWN.items()):
+            if not (folder / name).exists():
+                save(folder / name, tokens, seed=seed)
+        return open_pool(folder, "x", "y", **{"base": "x", "vocabulary": vocabulary, "tokens": RULES} | settings)
+
+    @pytest.mark.parametrize("vocabulary", ["union", "base", "y"])
+    @pytest.mark.parametrize("multiple", [1, 8])
+    def test_each_takes_its_row(self, tmp_path: Path, vocabulary: str, multiple: int) -> None:
+        pool = self.opened(tmp_path, vocabulary, pad_vocabulary=multiple)
+        pool.check()
+        tokens = pool.checkpoints["x"].vocabulary.tokens  # type: ignore[attr-defined]
+        before = {name: rows(Checkpoint(tmp_path / name), HEAD) for name in OWN}
+        assert {"!", *RULES} <= tokens.keys()
+        for name, expected in EXPECTED.items():
+            found = rows(pool.checkpoints[name], HEAD)
+            assert len(found) == -(-len(tokens) // multiple) * multiple
+            for token, number in tokens.items():
+                whose = expected[token]
+                row = np.zeros(3, np.float32) if whose is None else before[whose[0]][OWN[whose[0]][whose[1]]]
+                assert np.array_equal(found[number], row), (name, token)
+            mean = found[: len(tokens)].astype(np.float64).mean(axis=0)
+            for padding in found[len(tokens) :]:
+                np.testing.assert_allclose(padding, mean, rtol=1e-5)
+
+    def test_a_rule_may_change_one_row_of_models_that_are_alike(self, tmp_path: Path) -> None:
+        for seed, name in enumerate(("x", "y")):
+            save(tmp_path / name, numbered("abc"), seed=seed)
+        pool = open_pool(tmp_path, "x", "y", vocabulary="x", tokens={"b": TokenSettings("y", 2, force=True)})
+        x, y = (rows(Checkpoint(tmp_path / name), EMBED) for name in ("x", "y"))
+        assert np.array_equal(rows(pool.checkpoints["x"], EMBED), np.stack([x[0], y[2], x[2]]))
+        assert np.array_equal(rows(pool.checkpoints["y"], EMBED), np.stack([y[0], y[2], y[2]]))
+
+    def test_new_tokens_are_in_the_tokenizer(self, tmp_path: Path) -> None:
+        tokens = self.opened(tmp_path, tokens={"<new>": TokenSettings("y", "b")}).reference_folder
+        assert tokens_of(tokens) == {**numbered("abcd"), "e": 4, "<new>": 5}
+
+    def test_identity_and_digest_follow_the_rules(self, tmp_path: Path) -> None:
+        rules = [{"a": TokenSettings(*rule)} for rule in (("y", None, True), ("y", 2, True), (None, None, True))]
+        pools = [self.opened(tmp_path, tokens=tokens) for tokens in (*rules, {"a": TokenSettings("y")}, {})]
+        told = [(pool.checkpoints["x"].digest(), pool.checkpoints["x"].identity()) for pool in pools]
+        assert len({one for pair in told for one in pair}) == 8
+        assert told[3] == told[4]
+
+    @pytest.mark.parametrize(
+        ("rule", "words"),
+        [
+            (TokenSettings("z"), "pool.tokens.a: the pool has no 'z', but x, y"),
+            (TokenSettings("y", "c"), "pool.tokens.a: y has no token 'c'"),
+            (TokenSettings("y", 3), "pool.tokens.a: y has no row 3, but 3 rows"),
+            (TokenSettings(None, "b"), "pool.tokens.a names 'b' of no source"),
+        ],
+    )
+    def test_a_row_that_is_not_there_is_named(self, tmp_path: Path, rule: TokenSettings, words: str) -> None:
+        with pytest.raises(PoolError, match=words):
+            self.opened(tmp_path, tokens={"a": rule})
+
+    def test_rules_need_one_vocabulary(self, tmp_path: Path) -> None:
+        with pytest.raises(PoolError, match=r"set pool\.vocabulary to union"):
+            self.opened(tmp_path, "same")
 
 
 @pytest.mark.parametrize(
