@@ -99,7 +99,7 @@ def fit(steps: Floats, rows: Rows, values: Floats, centre: Rows) -> Model:
     points, start = steps / scale, centre.astype(np.float64)
     nearness = kernel(points, points)
     solved = np.linalg.inv(nearness + np.diag(doubt))
-    weights = solved @ (rows - centre).astype(np.float64)
+    weights = np.asarray(solved @ (rows - centre).astype(np.float64), dtype=np.float64)
     predicted = np.logaddexp(0.0, start + nearness @ weights).mean(axis=1) - np.logaddexp(0.0, start).mean()
     correction = np.asarray(solved @ (values - predicted), dtype=np.float64)
     return Model(points, start, weights, correction, scale)
