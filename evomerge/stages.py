@@ -160,6 +160,7 @@ class Stages(Strategy[Any]):
             joined = ((_new_name(begun), ""),) if stage.join_pool else ()
             names = tuple(name for name, _ in joined)
             begun = Begun(begun.at + 1, 0, (*members, *names), (*begun.joined, *joined))
+            self.needs_whole = self.needs_whole or strategy.needs_whole  # type: ignore[misc]  # as is its State
         # an instance's own: which states it may hold depends on its settings
         self.State = _state_of(tuple(dict.fromkeys(kinds)))  # type: ignore[misc]
 

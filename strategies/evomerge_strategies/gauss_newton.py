@@ -95,6 +95,7 @@ class GaussNewton(Strategy[GaussNewtonState]):
 
     Settings = GaussNewtonSettings
     State = GaussNewtonState
+    needs_whole = True
 
     def __init__(self, settings: GaussNewtonSettings, problem: Problem) -> None:
         require_members(problem, 1, "Gauss-Newton")

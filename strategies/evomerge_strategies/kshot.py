@@ -76,6 +76,7 @@ class KShot(Strategy[KShotState]):
 
     Settings = KShotSettings
     State = KShotState
+    needs_whole = True
 
     def __init__(self, settings: KShotSettings, problem: Problem) -> None:
         require_members(problem, settings.k, f"kshot with k = {settings.k}")

@@ -72,6 +72,7 @@ class MAPElites(Strategy[MAPElitesState]):
 
     Settings = MAPElitesSettings
     State = MAPElitesState
+    needs_whole = True
 
     def __init__(self, settings: MAPElitesSettings, problem: Problem) -> None:
         if problem.items == 0:

@@ -30,6 +30,7 @@ class NSGA2(Genetic):
     """See the module's docstring."""
 
     Settings = NSGA2Settings
+    needs_whole = True
 
     def __init__(self, settings: NSGA2Settings, problem: Problem) -> None:
         super().__init__("NSGA-II", settings, problem)

@@ -41,6 +41,7 @@ class NSGA3(Genetic):
     """See the module's docstring. Mates are drawn evenly, as published: every survivor counts the same."""
 
     Settings = NSGA3Settings
+    needs_whole = True
 
     def __init__(self, settings: NSGA3Settings, problem: Problem) -> None:
         super().__init__("NSGA-III", settings, problem)
