@@ -111,7 +111,7 @@ def _plan(preset: Preset, stage: Literal["denoise", "scale"], members: int) -> _
     return {
         "improved": _Plan(1.0 / members, 0.3, 0.05, 800),
         "faithful": _Plan(1.0 / members, 0.05, 0.05, 800),
-        "lorahub": _Plan(0.0, 0.5, 0.05, 40),
+        "lorahub": _Plan(0.0, 0.2, 0.05, 40),
     }[preset]
 
 

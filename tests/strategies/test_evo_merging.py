@@ -173,7 +173,7 @@ def test_it_ends_when_both_stages_are_spent_and_says_so() -> None:
 def test_lorahub_is_the_second_stage_alone_under_equal_settings() -> None:
     hub = search(EvoMergingSettings("lorahub"), bowl, problem(20))[2]
     same = EvoMergingSettings(
-        "faithful", denoise=StageSettings(evaluations=0), scale=StageSettings(0.0, 0.5, 0.05, 40), popsize=12
+        "faithful", denoise=StageSettings(evaluations=0), scale=StageSettings(0.0, 0.2, 0.05, 40), popsize=12
     )
     assert [one.recipe.digest for one, _ in hub] == [one.recipe.digest for one, _ in search(same, bowl, problem(20))[2]]
     assert len(hub) == 48  # 40, rounded up to whole generations of 12
