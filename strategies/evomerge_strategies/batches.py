@@ -19,7 +19,6 @@ from evomerge.pareto import hypervolume
 from evomerge.space import Space
 from evomerge.strategy import Objective, Problem, Strategy
 from evomerge_strategies.pareto import Front, enter_front
-from evomerge_strategies.seeds import pool_seeds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,6 +36,11 @@ class Results:
     generations: Ints
     points: Floats
     gains: Floats
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Which did not fail, (n,)."""
+        return np.asarray(np.isfinite(self.gains).all(axis=1))
 
     def take(self, places: Ints) -> Results:
         """Only these, in this order."""
@@ -111,7 +115,7 @@ def joined(one: Batch, other: Batch) -> Batch:
         one.recipes + other.recipes,
         np.concatenate([one.points, other.points]),
         one.origins + other.origins,
-        ((),) * len(one.recipes) + other.parents,
+        one.parents + other.parents,
         (0,) * len(one.recipes) + other.generations,
     )
 
@@ -163,16 +167,26 @@ class Batches(Strategy[BatchesState]):
         """Why there is no other batch, for people."""
         return "there is nothing left to try"
 
-    def seeds(self) -> Batch:
-        """The pool's members; a row of ``points`` is nan where the space cannot say it, or only outside its bounds."""
-        candidates = pool_seeds(self._problem)
+    def seeds(self, candidates: tuple[Candidate, ...]) -> Batch:
+        """Recipes to begin from; a row of points is nan where the space cannot say it, or only outside its bounds."""
         low, high = self._space.box(self._problem) if self._space.limited else (-np.inf, np.inf)
         points = np.full((len(candidates), self._size), np.nan)
         for row, candidate in zip(points, candidates, strict=True):
             x = self._space.encode(self._problem, candidate.recipe)
             if x is not None and (low <= x).all() and (x <= high).all():
                 row[:] = x
-        return Batch(tuple(one.recipe for one in candidates), points, ("seed",) * len(candidates))
+        return Batch(
+            tuple(one.recipe for one in candidates),
+            points,
+            ("seed",) * len(candidates),
+            tuple(one.parents for one in candidates),
+        )
+
+    def made(self, points: Floats, origin: str, generation: int = 0) -> Batch:
+        """A batch of points of the space, whose candidates have no parents."""
+        recipes = tuple(self._space.decode(self._problem, x) for x in points)
+        count = len(recipes)
+        return Batch(recipes, points, (origin,) * count, ((),) * count, (generation,) * count)
 
     # --- telling ----------------------------------------------------------------------------------------------
 

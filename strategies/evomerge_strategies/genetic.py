@@ -18,6 +18,7 @@ from evomerge.strategy import Problem, require_members
 from evomerge.streams import stream
 from evomerge_strategies.batches import Batch, Batches, BatchesState, Results, joined
 from evomerge_strategies.pareto import Front, chosen_objectives
+from evomerge_strategies.seeds import given_seeds
 from evomerge_strategies.variation import Variation
 
 Floats = NDArray[np.float64]
@@ -88,7 +89,7 @@ class Genetic(Batches):
     def propose(self, kept: Results, closed: int, first: int) -> Batch:
         """The pool's members and random points, then children. Without two parents: random points again."""
         random = stream(self._problem.seed, first, "genetic")
-        seeds = self.seeds() if closed == 0 and self._s.score_members else Batch((), np.zeros((0, self._size)), ())
+        seeds = self.seeds(given_seeds(self._problem) if closed == 0 and self._s.score_members else ())
         known = {one.digest for one in seeds.recipes} | {self._recipe(x).digest for x in kept.points}
         parents = int(np.isfinite(seeds.points).all(axis=1).sum())
         room = self._s.popsize - parents

@@ -20,10 +20,11 @@ from evomerge.errors import StrategyError
 from evomerge.space import AnySpace, WeightSpace
 from evomerge.strategy import Problem, require_members
 from evomerge.streams import stream
-from evomerge_strategies.adaptive import most_uncertain
 from evomerge_strategies.batches import Batch, Batches, BatchesState, Results, joined
 from evomerge_strategies.pareto import Front, chosen_objectives
-from evomerge_strategies.surrogate import Surrogate, fit, unknowns
+from evomerge_strategies.sampling import latin_hypercube, most_uncertain
+from evomerge_strategies.seeds import given_seeds
+from evomerge_strategies.surrogate import Surrogates, fit_all, unknowns
 from evomerge_strategies.surrogate_front import predicted_front, spread
 
 Floats = NDArray[np.float64]
@@ -64,6 +65,7 @@ class MAP(Batches):
     """See the module's docstring. Samples are generation 0, round r of verification is generation r."""
 
     Settings = MAPSettings
+    needs_whole = True
 
     def __init__(self, settings: MAPSettings, problem: Problem) -> None:
         require_members(problem, 1, "MAP")
@@ -82,34 +84,29 @@ class MAP(Batches):
         self._s, self._least = settings, least
         self._low, self._high = space.box(problem)
         self._signs = np.array([one.gain(1.0) for one in self._objectives])
-        self._fits: tuple[Results, tuple[Surrogate, ...]] | None = None  # rebuilt from any state
+        self._fits: tuple[Results, Surrogates] | None = None  # rebuilt from any state
 
     def propose(self, kept: Results, closed: int, first: int) -> Batch:
         """Samples as long as they are too few, then points of the surrogates' front."""
         random = stream(self._problem.seed, first, "map")
-        scored, asked = np.isfinite(kept.gains).all(axis=1).sum(), len(kept.numbers)
+        scored, asked = int(kept.scored.sum()), len(kept.numbers)
         adaptive = self._s.sampling == "adaptive"
         if closed == 0:
-            seeds = self.seeds()
+            seeds = self.seeds(given_seeds(self._problem))
             size = self._least + self._size if adaptive else self._samples
-            drawn = self._drawn(size - np.isfinite(seeds.points).all(axis=1).sum(), random)
-            return joined(seeds, self._batch_of(drawn, "sample"))
+            drawn = self._drawn(size - int(np.isfinite(seeds.points).all(axis=1).sum()), random)
+            return joined(seeds, self.made(drawn, "sample"))
         if scored <= self._least:
-            return self._batch_of(self._drawn(self._least + 1 - scored, random), "sample")
+            return self.made(self._drawn(self._least + 1 - scored, random), "sample")
         if asked < self._samples:
-            return self._batch_of(self._uncertain(kept, min(self._samples - asked, self._size + 1), random), "residual")
+            return self.made(self._uncertain(kept, min(self._samples - asked, self._size + 1), random), "residual")
         done = int(kept.generations.max())
         if self._s.rounds is not None and done >= self._s.rounds:
-            return self._batch_of(kept.points[:0], "front")
+            return self.made(kept.points[:0], "front")
         points = self._to_verify(kept, random)
         if not len(points):  # the whole predicted front is known: other samples may change it
-            return self._batch_of(self._drawn(self._s.verify, random), "sample", done)
-        return self._batch_of(points, "front", done + 1)
-
-    def _batch_of(self, points: Floats, origin: str, generation: int = 0) -> Batch:
-        recipes = tuple(self._space.decode(self._problem, x) for x in points)
-        count = len(recipes)
-        return Batch(recipes, points, (origin,) * count, ((),) * count, (generation,) * count)
+            return self.made(self._drawn(self._s.verify, random), "sample", done)
+        return self.made(points, "front", done + 1)
 
     def keep(self, results: Results, front: Front, closed: int) -> Ints:
         """All, failures too: none is tried again."""
@@ -125,69 +122,52 @@ class MAP(Batches):
         """Points of the box as points of the unit cube."""
         return (points - self._low) / (self._high - self._low)
 
-    def _drawn(self, count: int, random: np.random.Generator) -> Floats:
-        """A Latin hypercube: each coordinate's values fall one into each of ``count`` equal parts."""
-        count = max(int(count), 0)
-        parts = random.permuted(np.tile(np.arange(count), (self._size, 1)), axis=1).T
-        unit = (parts + random.random((count, self._size))) / max(count, 1)
+    def _box(self, unit: Floats) -> Floats:
+        """The other way round."""
         return np.asarray(self._low + unit * (self._high - self._low))
+
+    def _drawn(self, count: int, random: np.random.Generator) -> Floats:
+        return self._box(latin_hypercube(max(count, 0), self._size, random))
 
     def _uncertain(self, kept: Results, count: int, random: np.random.Generator) -> Floats:
         """Points where samples are predicted worst by the others."""
-        scored = np.isfinite(kept.gains).all(axis=1)
-        gains = kept.gains[scored]
-        scale = np.where(np.ptp(gains, axis=0) > 0.0, gains.std(axis=0), 1.0)
-        errors = np.stack([one.left_out for one in self._fitted(kept)], axis=1) / scale
-        unit = most_uncertain(self._unit(kept.points[scored]), (errors**2).sum(axis=1), count, random)
-        return np.asarray(self._low + unit * (self._high - self._low))
+        values = kept.gains[kept.scored]
+        scale = np.where(np.ptp(values, axis=0) > 0.0, values.std(axis=0), 1.0)
+        errors = np.stack([one.left_out for one in self._fitted(kept).each], axis=1) / scale
+        return self._box(most_uncertain(self._unit(kept.points[kept.scored]), (errors**2).sum(axis=1), count, random))
 
     # --- the front --------------------------------------------------------------------------------------------
 
-    def _fitted(self, kept: Results) -> tuple[Surrogate, ...]:
-        """A surrogate for each objective, of coordinates of the unit cube."""
+    def _fitted(self, kept: Results) -> Surrogates:
+        """Surrogates of coordinates of the unit cube."""
         if self._fits is None or self._fits[0] is not kept:
             self._fits = (kept, self._fit(kept))
         return self._fits[1]
 
-    def _fit(self, kept: Results) -> tuple[Surrogate, ...]:
-        scored = np.isfinite(kept.gains).all(axis=1)
-        unit = self._unit(kept.points[scored])
-        values = kept.gains[scored] * self._signs
-        return tuple(fit(unit, column, self._s.link) for column in values.T)
-
-    def _predict(self, surrogates: tuple[Surrogate, ...], unit: Floats) -> Floats:
-        """Predicted gains."""
-        return np.asarray(np.stack([surrogate(unit) for surrogate in surrogates], axis=1) * self._signs)
+    def _fit(self, kept: Results) -> Surrogates:
+        return fit_all(self._unit(kept.points), kept.gains, self._signs, self._s.link)
 
     def _to_verify(self, kept: Results, random: np.random.Generator) -> Floats:
         """New points of the surrogates' front, far from one another and from the front that was measured."""
-        surrogates, scored = self._fitted(kept), np.isfinite(kept.gains).all(axis=1)
-        found = predicted_front(
-            lambda unit: self._predict(surrogates, unit),
-            np.clip(self._unit(kept.points[scored]), 0.0, 1.0),
-            self._s.surrogate_population,
-            self._s.surrogate_generations,
-            random,
-        )
-        points = self._low + found * (self._high - self._low)
+        predict, start = self._fitted(kept), np.clip(self._unit(kept.points[kept.scored]), 0.0, 1.0)
+        found = predicted_front(predict, start, self._s.surrogate_population, self._s.surrogate_generations, random)
         known = {self._space.decode(self._problem, x).digest for x in kept.points}
+        points = self._box(found)
         new = np.array([self._space.decode(self._problem, x).digest not in known for x in points], dtype=np.bool_)
-        chosen = spread(self._predict(surrogates, found[new]), kept.gains[scored], self._s.verify)
-        return np.asarray(points[new][chosen])
+        return points[new][spread(predict(found[new]), kept.gains[kept.scored], self._s.verify)]
 
     def diagnostics(self, state: BatchesState) -> dict[str, float]:
         """For each objective: share of variance explained, leave-one-out error, error at the last verified points."""
         found, kept = super().diagnostics(state), state.kept
-        if np.isfinite(kept.gains).all(axis=1).sum() <= self._least:
+        if kept.scored.sum() <= self._least:
             return found
-        last = (kept.generations == kept.generations.max()) & np.isfinite(kept.gains).all(axis=1)
-        before = kept.take(np.flatnonzero(kept.generations < kept.generations.max()))
-        misses = None
-        if len(before.numbers) and last.any():
-            misses = self._predict(self._fit(before), self._unit(kept.points[last])) - kept.gains[last]
-        for at, (one, surrogate) in enumerate(zip(self._objectives, self._fitted(kept), strict=True)):
+        for one, surrogate in zip(self._objectives, self._fitted(kept).each, strict=True):
             found[f"{one.name} r2"] = surrogate.r2
             found[f"{one.name} left-out error"] = surrogate.error
-            if misses is not None:
-                found[f"{one.name} verified error"] = float(np.sqrt((misses[:, at] ** 2).mean()))
+        last = kept.generations == kept.generations.max()
+        before, new = kept.take(np.flatnonzero(~last)), kept.take(np.flatnonzero(last & kept.scored))
+        if len(before.numbers) and len(new.numbers):
+            misses = self._fit(before)(self._unit(new.points)) - new.gains
+            for one, column in zip(self._objectives, misses.T, strict=True):
+                found[f"{one.name} verified error"] = float(np.sqrt((column**2).mean()))
         return found

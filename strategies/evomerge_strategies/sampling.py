@@ -1,8 +1,9 @@
-"""Where to sample next for a better fit: Bayesian MAP (arXiv 2406.07529), in the unit cube.
+"""Where to sample a metric that is to be fitted, in the unit cube: evenly, or where the fit is worst.
 
-Directions from the origin are bins. A bin's worth is the mean squared error of the samples in it plus its standard
-deviation; a softmax chooses the bin, and the radius is drawn evenly. Bins are those of Das-Dennis directions instead of
-angles, so that their number does not explode with the dimensions; one without samples counts as the worst of them.
+The latter is Bayesian MAP (arXiv 2406.07529). Directions from the origin are bins. A bin's worth is the mean squared
+error of the samples in it plus its standard deviation; a softmax chooses the bin, and the radius is drawn evenly. Bins
+are those of Das-Dennis directions instead of angles, so that their number does not explode with the dimensions; one
+without samples counts as the worst of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ TEMPERATURE = 0.07
 RADII = (0.2, 0.8)
 BINS = 4  # for each dimension, at most
 DRAWS = 64
+
+
+def latin_hypercube(count: int, size: int, random: np.random.Generator) -> Floats:
+    """Points (count, size): each coordinate's values fall one into each of ``count`` equal parts."""
+    parts = random.permuted(np.tile(np.arange(count), (size, 1)), axis=1).T
+    return np.asarray((parts + random.random((count, size))) / max(count, 1))
 
 
 def most_uncertain(points: Floats, squared: Floats, count: int, random: np.random.Generator) -> Floats:

@@ -119,6 +119,27 @@ def _refined(features: Floats, values: Floats, weights: Floats, how: _LinkFuncti
     return weights
 
 
+# --- several objectives ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogates:
+    """A surrogate for each objective; ``signs`` (objectives,) turn gains into the objectives' own values and back."""
+
+    each: tuple[Surrogate, ...]
+    signs: Floats
+
+    def __call__(self, points: Floats) -> Floats:
+        """Predicted gains (n, objectives)."""
+        return np.asarray(np.stack([one(points) for one in self.each], axis=1) * self.signs)
+
+
+def fit_all(points: Floats, gains: Floats, signs: Floats, link: Link | Literal["auto"] = "auto") -> Surrogates:
+    """Surrogates of results (n, objectives) at ``points`` (n, dimensions); failures are left out."""
+    scored = np.isfinite(gains).all(axis=1)
+    return Surrogates(tuple(fit(points[scored], values, link) for values in (gains[scored] * signs).T), signs)
+
+
 # --- links ------------------------------------------------------------------------------------------------------------
 
 

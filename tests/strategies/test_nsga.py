@@ -116,6 +116,19 @@ def test_children_name_their_parents(kind: Any, settings: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "settings"), BOTH)
+def test_what_an_earlier_stage_found_is_bred_from(kind: Any, settings: Any) -> None:
+    space = WeightSpace(per_group=False)
+    known = problem(6, COSTS)
+    found = space.decode(known, [0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
+    warm = replace(known, seeds=(found,))
+    state, candidates, _ = drive(kind(settings(space), warm), warm, zdt1, 200)
+    assert candidates[6].recipe == found
+    assert candidates[6].parents == (-1,)
+    assert any(6 in one.parents for one in candidates)
+    assert 6 in [number for number, _ in state.front]
+
+
+@pytest.mark.parametrize(("kind", "settings"), BOTH)
 def test_when_everything_fails_it_draws_on_and_has_no_finalists(kind: Any, settings: Any) -> None:
     strategy: Strategy[Any] = kind(settings(popsize=4), problem(2, COSTS))
     state = strategy.start()

@@ -11,6 +11,7 @@ from evomerge.store.port import Store
 from evomerge.strategy import Problem, Strategy
 from evomerge.testing.strategy import StrategyContract
 from evomerge_strategies.map import MAP, MAPSettings
+from evomerge_strategies.map_nested import NestedMAP, NestedMAPSettings
 from evomerge_strategies.nsga2 import NSGA2, NSGA2Settings
 from evomerge_strategies.nsga3 import NSGA3, NSGA3Settings
 
@@ -52,3 +53,10 @@ class TestMAPThatSamplesAdaptively(StrategyContract):
 
     def make(self, problem: Problem) -> Strategy[Any]:
         return MAP(MAPSettings(verify=4, sampling="adaptive", **SMALL), problem)
+
+
+class TestNestedMAP(StrategyContract):
+    budget = 33
+
+    def make(self, problem: Problem) -> Strategy[Any]:
+        return NestedMAP(NestedMAPSettings(samples=11, verify=4, **SMALL), problem)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from evomerge.pareto import dominance
-from evomerge_strategies.adaptive import most_uncertain
+from evomerge_strategies.sampling import most_uncertain
 from evomerge_strategies.surrogate import Link, fit, unknowns
 from evomerge_strategies.surrogate_front import predicted_front, spread
 
