@@ -9,7 +9,7 @@ import re
 import sys
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -137,6 +137,7 @@ def table(owner: type) -> str:
     for field in fields(owner):
         hint = hints[field.name]
         value = described(hint).replace("|", "\\|")
+        hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if owner in (settings.StudySettings, ServeSettings):
             page = "study-file.md" if owner is ServeSettings and hint is not LimitSettings else ""
             seen = f"see [`{field.name}`]({page}#{field.name})"
@@ -144,7 +145,10 @@ def table(owner: type) -> str:
             value = WORDS.get(field.name, value) if owner is settings.StudySettings else value
         elif hint == space.AnySpace:
             value = "a mapping, see [search spaces](#search-spaces)"
-        elif is_dataclass(hint):
+        elif listed := [one for one in get_args(hint) if is_dataclass(one)] * (get_origin(hint) is tuple):
+            value = "a list of mappings, see below"
+            inner.append(f"Keys of each of `{field.name}`. {section(listed[0]).rstrip()}")
+        elif is_dataclass(hint) and hint is not settings.Choice:
             value = "a mapping, see below"
             inner.append(f"Keys of `{field.name}`. {section(hint).rstrip()}")
         rows.append([f"`{field.name}`", value, default(field), meanings.get(field.name, "")])

@@ -1,9 +1,10 @@
 """K-shot selection: score every member of the pool, then keep K of them that are good and different.
 
-After the admission of adapters in "Leveraging Open Knowledge" (which takes cosines of weights for diversity), with
-diversity from behaviour instead: how differently two members do on the same items. The choice is greedy by maximal
-marginal relevance (Carbonell & Goldstein, SIGIR 1998); with many members, successive halving (Karnin, Koren, Somekh,
-ICML 2013) has most of them scored on some items only. A stage after it merges only what it kept.
+After the admission of adapters in "Leveraging Open Knowledge", which takes cosines of weights for diversity. Here it is
+what a member can do that those chosen cannot, item by item: cosines also reward what is merely broken. The choice is
+greedy, which for diversity alone covers at least 1 - 1/e of what the best K can do (Nemhauser, Wolsey & Fisher, 1978).
+With many members, successive halving (Karnin, Koren & Somekh, ICML 2013) scores most of them on some items only. A
+stage after it merges only what it kept.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class KShotSettings:
 
     Attributes:
         k: how many members to keep.
-        diversity: how much being different counts: 0 keeps the best, 1 looks at the best one's performance only.
+        diversity: how much it counts to do what others cannot: at 0 the best are kept, at 1 the first is the best and
+            all others are who adds most.
         halving: where the pool has 4 ``k`` members or more, score them on few items first and drop the worse half,
             then on twice as many, and so on; the last 2 ``k`` are scored on all items.
         least_items: on so many items at least.
@@ -44,10 +46,7 @@ class KShotSettings:
 
 @dataclass(frozen=True)
 class Shot:
-    """A member's results: its main objective (mean over the items so far, larger is better) and the last round's row.
-
-    ``row`` is float64: what was right (0, 1), or the losses, in which members are compared.
-    """
+    """A member's results: its main objective (mean over the items so far, larger is better) and the round's items."""
 
     member: int
     number: int
@@ -145,8 +144,8 @@ class KShot(Strategy[KShotState]):
         if state.round < len(self._bounds):
             before, now = (0, *self._bounds)[state.round], self._bounds[state.round]
             gain = (state.gains[at] * before + gain * (now - before)) / now
-        row = score.losses if score.losses is not None else score.items
-        return Shot(state.alive[at], number, gain, np.zeros(0) if row is None else row.astype(np.float64))
+        row = np.zeros(1) if score.items is None else score.items.astype(np.float64)
+        return Shot(state.alive[at], number, gain, row)
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -156,8 +155,8 @@ class KShot(Strategy[KShotState]):
 
     def _chosen(self, state: KShotState) -> tuple[Shot, ...]:
         """The members kept, once all are scored, best first."""
-        gains = np.array([one.gain for one in state.shots])
-        chosen = diverse(gains, distances([one.row for one in state.shots]), self._s.k, self._s.diversity)
+        gains, rows = np.array([one.gain for one in state.shots]), [one.row for one in state.shots]
+        chosen = complementary(gains, rows, self._s.k, self._s.diversity)
         return tuple(sorted((state.shots[at] for at in chosen), key=lambda one: (-one.gain, one.member)))
 
     def members(self, state: KShotState) -> tuple[str, ...]:
@@ -197,28 +196,31 @@ def _bounds(settings: KShotSettings, problem: Problem) -> tuple[int, ...]:
     return tuple(sorted({items for items in halves if items < problem.items}))
 
 
-def distances(rows: list[Floats]) -> Floats:
-    """How differently each two rows do, (n, n): the mean difference of their items, 1 for the two that differ most."""
-    count = len(rows)
-    table = np.array([[np.abs(one - two).mean() if one.size else 0.0 for two in rows] for one in rows])
-    table = table.reshape(count, count)
-    largest = table.max(initial=0.0)
-    return table / largest if largest > 0 else table
+def complementary(gains: Floats, rows: list[Floats], k: int, diversity: float) -> tuple[int, ...]:
+    """At most ``k`` places, greedily: the best first, then always who has the most of both, each scaled to 0..1.
 
+    That is ``(1 - diversity) gain + diversity mean_j max(row_j - best_j, 0)``, where ``best_j`` is the best score of
+    those chosen on item j. The earlier of equals first.
 
-def diverse(gains: Floats, distance: Floats, k: int, diversity: float) -> tuple[int, ...]:
-    """At most ``k`` places, greedily: the best first, then always who has the largest marginal relevance.
-
-    That is ``(1 - diversity) gain + diversity min distance to those chosen``, with gains scaled to 0..1. The earlier of
-    equals first.
+    Args:
+        gains: of every member, (n,).
+        rows: scores of items, larger is better, one row for each member.
+        k: how many.
+        diversity: in 0..1.
     """
     if not gains.size:
         return ()
-    spread = float(gains.max() - gains.min())
-    scaled = (gains - gains.min()) / spread if spread > 0 else np.zeros_like(gains)
-    chosen = [int(np.argmax(scaled))]
+    good, table = _scaled(gains - gains.min()), np.array(rows)
+    chosen = [int(np.argmax(good))]
     while len(chosen) < min(k, gains.size):
-        relevance = (1 - diversity) * scaled + diversity * distance[:, chosen].min(axis=1)
-        relevance[chosen] = -np.inf
-        chosen.append(int(np.argmax(relevance)))
+        adds = np.maximum(table - table[chosen].max(axis=0), 0.0).mean(axis=1)
+        both = (1 - diversity) * good + diversity * _scaled(adds)
+        both[chosen] = -np.inf
+        chosen.append(int(np.argmax(both)))
     return tuple(chosen)
+
+
+def _scaled(values: Floats) -> Floats:
+    """Divided by the largest, if that is above 0."""
+    largest = values.max()
+    return values / largest if largest > 0 else values

@@ -16,7 +16,7 @@ from evomerge.stages import Stage, Stages, StagesSettings
 from evomerge.store.port import Store
 from evomerge.strategy import Objective, Problem, Strategy
 from evomerge.testing.strategy import PROBLEM, StrategyContract
-from evomerge_strategies.kshot import KShot, KShotSettings, KShotState, distances, diverse
+from evomerge_strategies.kshot import KShot, KShotSettings, KShotState, complementary
 from evomerge_strategies.random_search import RandomSearchSettings
 
 MANY = replace(PROBLEM, members=tuple(f"m{at}" for at in range(14)))
@@ -90,24 +90,26 @@ def test_a_twin_of_the_best_is_passed_over_for_one_that_knows_other_things() -> 
     assert blunt.members(finish(blunt, rows)[0]) == ("m0", "m1")
 
 
-@given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 2**32 - 1))
-def test_with_diversity_alone_each_newcomer_is_farthest_from_those_chosen(k: int, count: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    gains, far = random.random(count), distances(list(random.random((count, 5))))
-    chosen = diverse(gains, far, k, 1.0)
+def test_a_broken_member_is_as_different_as_can_be_but_adds_nothing() -> None:
+    rows = [np.array([1.0, 1, 0, 0]), np.array([0.0, 1, 1, 0]), np.array([0.0, 0, 0, 0])]
+    assert complementary(np.array([0.5, 0.5, 0.0]), rows, 2, 1.0) == (0, 1)
+
+
+@given(st.integers(1, 4), st.integers(1, 7), st.integers(0, 2**32 - 1))
+def test_diversity_alone_covers_nearly_as_much_as_the_best_choice(k: int, count: int, seed: int) -> None:
+    rows = np.random.default_rng(seed).random((count, 12)) < 0.3
+    chosen = complementary(rows.mean(axis=1), list(rows.astype(np.float64)), k, 1.0)
     assert len(chosen) == len(set(chosen)) == min(k, count)
-    assert chosen[0] == gains.argmax()
-    for at in range(1, len(chosen)):
-        before = list(chosen[:at])
-        others = [one for one in range(count) if one not in before]
-        assert far[chosen[at], before].min() == max(far[one, before].min() for one in others)
+    assert chosen[0] == rows.mean(axis=1).argmax()
+    best = max(rows[list(some)].any(axis=0).sum() for some in combinations(range(count), min(k, count)))
+    assert rows[list(chosen)].any(axis=0).sum() >= (1 - 1 / np.e) * best
 
 
-def test_distances_are_mean_differences_scaled_to_one() -> None:
-    rows = [np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, 0.0])]
-    expected = np.array([[0, 1, 3], [1, 0, 2], [3, 2, 0]]) / 3
-    np.testing.assert_allclose(distances(rows), expected)
-    assert distances([rows[0], rows[0]]).max() == 0
+@given(st.integers(1, 4), st.integers(1, 7), st.integers(0, 2**32 - 1))
+def test_without_diversity_only_gains_count(k: int, count: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    gains = random.random(count)
+    assert complementary(gains, list(random.random((count, 5))), k, 0.0) == tuple(np.argsort(-gains)[:k].tolist())
 
 
 @pytest.mark.parametrize("members", [5, 9, 16, 33])
