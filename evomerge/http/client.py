@@ -1,4 +1,4 @@
-"""The HTTP client of everything that is scored elsewhere: the one module that knows httpx.
+"""The HTTP client of everything that is scored elsewhere.
 
 A request is repeated until it has a usable answer or patience ends: after errors of the network, timeouts, 408, 425,
 429, 5xx, and answers that their reader calls unusable. Waiting times grow and are jittered, which changes when
@@ -12,20 +12,17 @@ limit in time however slowly its bytes come.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import random
-import ssl
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
-from evomerge.errors import ConfigError, ServiceError
+from evomerge.errors import ServiceError
+from evomerge.http.lines import Lines, Reply, Request, Trouble, checked
 from evomerge.http.pace import Budget, Pace, seconds_of
 from evomerge.http.secret import Secret
 
@@ -34,7 +31,6 @@ T = TypeVar("T")
 FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0
 """Seconds to wait after the first failure, doubled at each further one, and the most."""
 
-CONNECT_SECONDS = 10.0
 _AGAIN = frozenset({408, 425, 429})
 _NEVER = frozenset({401, 402, 403, 404, 405, 407, 410, 501})
 _SHOWN = 300  # characters of a server's own words
@@ -57,25 +53,8 @@ class ClientSettings:
     largest: int = 256 << 20
 
 
-@dataclass(frozen=True)
-class Reply:
-    """An answer as it came; names of headers are in small letters."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class UnusableError(Exception):
     """What a reader raises about an answer that makes no sense, such as half a JSON text: it is asked again."""
-
-
-class _Trouble(Exception):
-    """An attempt without an answer; the server may have said after how many seconds to come again."""
-
-    def __init__(self, why: str, after: float | None = None) -> None:
-        super().__init__(why)
-        self.after = after
 
 
 class Client:
@@ -86,17 +65,16 @@ class Client:
     """
 
     def __init__(self, url: str, settings: ClientSettings, secret: Secret | None = None) -> None:
-        self.url = _checked(url, secret is not None)
+        self.url = checked(url, secret is not None)
         self._settings = settings
         self._secret = secret
         self.budget = Budget(settings.requests, settings.items)
         self._pace = Pace()
         self._loop = asyncio.new_event_loop()
-        self._places = asyncio.Semaphore(settings.concurrency)
-        self._http = _httpx_client(self.url, settings, secret)
+        self._lines = Lines(self.url, settings.concurrency, secret)
         thread = threading.Thread(target=_run, args=(self._loop,), name="evomerge-http", daemon=True)
         thread.start()
-        self._end = weakref.finalize(self, _end, self._loop, thread, self._http)
+        self._end = weakref.finalize(self, _end, self._loop, thread, self._lines)
 
     def close(self) -> None:
         """Drop what is in flight and close connections. Safe to call twice."""
@@ -126,10 +104,12 @@ class Client:
         headers = {} if key is None else {"idempotency-key": key}
         if body is not None:
             headers["content-type"] = "application/json"
-        give_up = time.monotonic() + (self._settings.patience if patience is None else patience)
         self.budget.spend("items", items)
         waiting = asyncio.run_coroutine_threadsafe(
-            self._persist(_Request(method, path, headers, body), read, give_up), self._loop
+            self._persist(
+                Request(method, path, headers, body), read, self._settings.patience if patience is None else patience
+            ),
+            self._loop,
         )
         try:
             return waiting.result()
@@ -138,61 +118,32 @@ class Client:
             self.budget.give_back("items", items)
             raise
 
-    async def _persist(self, request: _Request, read: Callable[[Reply], T], give_up: float) -> T:
+    async def _persist(self, request: Request, read: Callable[[Reply], T], patience: float) -> T:
+        """Ask until there is an answer."""
         attempts = 0
-        async with self._places:
+        async with self._lines.free() as line:
+            give_up = time.monotonic() + patience
             while True:
                 await self._pace.turn()
                 self.budget.spend("requests", 1)
                 attempts += 1
                 try:
-                    return read(self._judged(await self._send(request)))
+                    reply = await self._lines.send(line, request, self._settings.timeout, self._settings.largest)
+                    return read(self._judged(reply))
                 except UnusableError as error:
-                    trouble = _Trouble(str(error))
-                except _Trouble as error:
+                    trouble = Trouble(str(error))
+                except Trouble as error:
                     trouble = error
                 wait = _wait(attempts, trouble.after)
                 if time.monotonic() + wait > give_up:
                     raise ServiceError(self._said(attempts, trouble))
                 await asyncio.sleep(wait)
 
-    async def _send(self, request: _Request) -> Reply:
-        """One attempt, from the first byte to the last.
-
-        Raises:
-            _Trouble: it has no whole answer.
-            ServiceError: the server's certificate is not valid.
-        """
-        import httpx
-
-        try:
-            async with asyncio.timeout(self._settings.timeout), self._stream(request) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > self._settings.largest:
-                        raise _Trouble(f"the answer is larger than {self._settings.largest} bytes")
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Reply(response.status_code, headers, bytes(body))
-        except TimeoutError:
-            raise _Trouble(f"no whole answer within {self._settings.timeout:g} s") from None
-        except httpx.HTTPError as error:
-            if (invalid := _certificate(error)) is not None:
-                raise ServiceError(f"the certificate of {self.url} is not valid: {invalid}; correct the url") from None
-            raise _Trouble(f"{type(error).__name__}: {error}".rstrip(": ")) from None
-
-    @asynccontextmanager
-    async def _stream(self, request: _Request) -> AsyncIterator[Any]:
-        async with self._http.stream(
-            request.method, self.url + request.path, headers=request.headers, content=request.body
-        ) as response:
-            yield response
-
     def _judged(self, reply: Reply) -> Reply:
         """The reply, if it is one for the reader.
 
         Raises:
-            _Trouble: ask again.
+            Trouble: ask again.
             ServiceError: asking again is of no use.
         """
         self._pace.learn(reply.headers)
@@ -204,7 +155,7 @@ class Client:
             after = seconds_of(reply.headers.get("retry-after", ""))
             if reply.status == 429 and after is not None:
                 self._pace.hold(after)
-            raise _Trouble(f"{reply.status}: {self._words(reply)}", after)
+            raise Trouble(f"{reply.status}: {self._words(reply)}", after)
         return reply
 
     def words(self, text: str) -> str:
@@ -220,20 +171,12 @@ class Client:
         except (ValueError, TypeError, KeyError, RecursionError):
             return "no reason given"
 
-    def _said(self, attempts: int, trouble: _Trouble) -> str:
+    def _said(self, attempts: int, trouble: Trouble) -> str:
         tries = f"{attempts} attempt{'s' if attempts > 1 else ''}"
         return (
             f"{self.url} gave no usable answer in {tries}; the last: {self.words(str(trouble))}. Nothing is lost: "
             "'evomerge resume' goes on when it answers"
         )
-
-
-@dataclass(frozen=True)
-class _Request:
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes | None
 
 
 def _wait(attempts: int, after: float | None) -> float:
@@ -242,58 +185,12 @@ def _wait(attempts: int, after: float | None) -> float:
     return random.uniform(0.5, 1.0) * usual if after is None else after + random.uniform(0.0, 0.1 * usual)
 
 
-def _checked(url: str, secret: bool) -> str:
-    """The address without a slash at its end."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise ConfigError(f"{url!r} is no address; write https://HOST:PORT") from None
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError("the url holds a name or password, which would be kept with the study; use token_env")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise ConfigError(f"{url!r} is no address of a server; write https://HOST:PORT, without ? or #")
-    if secret and parts.scheme == "http" and not _loopback(host):
-        raise ConfigError(f"{url!r} would carry the token unencrypted; use https, or a tunnel to this machine")
-    return url.rstrip("/")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _httpx_client(url: str, settings: ClientSettings, secret: Secret | None) -> Any:
-    try:
-        import httpx
-    except ImportError as error:
-        raise ConfigError('a server needs httpx to be asked: pip install "evomerge[api]"') from error
-    return httpx.AsyncClient(
-        headers={} if secret is None else {"authorization": secret.header()},
-        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),  # attempts as a whole have their own limit
-        limits=httpx.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency),
-        follow_redirects=False,
-        trust_env=not _loopback(urlsplit(url).hostname or ""),  # proxies are for other machines
-    )
-
-
-def _certificate(error: BaseException | None) -> str | None:
-    """Why a certificate is not valid, if that is the cause of an error."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     loop.run_forever()
 
 
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: Any) -> None:
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, lines: Lines) -> None:
     """Cancel what is in flight, close connections, end the loop."""
 
     async def close() -> None:
@@ -301,7 +198,7 @@ def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: Any) -
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await http.aclose()
+        await lines.close()
 
     if threading.current_thread() is thread:  # garbage was collected there
         return
