@@ -7,20 +7,33 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import Gt
+from numpy.typing import NDArray
 
 from evomerge.candidate import Candidate, Evaluated
-from evomerge.space import AnySpace, WeightSpace
+from evomerge.errors import StrategyError
+from evomerge.space import AnySpace, OperatorSpace, WeightSpace
 from evomerge.strategy import Problem, Strategy, require_members
 from evomerge.streams import stream
 from evomerge_strategies.hall import Hall, enter
 from evomerge_strategies.seeds import pool_seeds
 
+Ints = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class RandomSearchSettings:
-    """Where to draw from, whether the pool's members are scored first, and how many of the best are remembered."""
+    """Random search's settings.
+
+    Attributes:
+        space: where to draw from.
+        dirichlet: parameters of an ``operator`` space whose values over the models are drawn uniformly from those that
+            sum to one (flat Dirichlet) instead, as the weights in Fisher merging.
+        score_members: score the pool's members first.
+        hall_of_fame: how many of the best are remembered as finalists.
+    """
 
     space: AnySpace = field(default_factory=WeightSpace)
+    dirichlet: tuple[str, ...] = ()
     score_members: bool = True
     hall_of_fame: Annotated[int, Gt(0)] = 10
 
@@ -43,6 +56,7 @@ class RandomSearch(Strategy[RandomSearchState]):
     def __init__(self, settings: RandomSearchSettings, problem: Problem) -> None:
         require_members(problem, 1, "random search")
         settings.space.check(problem)
+        self._simplexes = [row for name in settings.dirichlet for row in _simplexes(name, settings.space, problem)]
         self._s, self._problem = settings, problem
         self._seeds = pool_seeds(problem) if settings.score_members else ()
 
@@ -66,7 +80,10 @@ class RandomSearch(Strategy[RandomSearchState]):
         if isinstance(space, WeightSpace) and space.kind == "simplex":
             return list(random.dirichlet(np.ones(members), size // members).ravel().tolist())
         low, high = space.box(self._problem)
-        return list(random.uniform(low, high, size).tolist())
+        x = random.uniform(low, high, size)
+        for row in self._simplexes:
+            x[row] = random.dirichlet(np.ones(row.size))
+        return list(x.tolist())
 
     def tell(self, state: RandomSearchState, evaluated: Evaluated) -> RandomSearchState:
         """Remember it if it is among the best."""
@@ -80,3 +97,21 @@ class RandomSearch(Strategy[RandomSearchState]):
     def finalists(self, state: RandomSearchState) -> tuple[int, ...]:
         """The best ones seen, best first."""
         return tuple(number for _, number in state.hall)
+
+
+def _simplexes(name: str, space: AnySpace, problem: Problem) -> Ints:
+    """Places of a parameter's values for all models: (groups, models).
+
+    Raises:
+        StrategyError: it has none of its own for each model, or they are not searched from 0 to 1.
+    """
+    per = {}
+    if isinstance(space, OperatorSpace):
+        per = {one.name: one.per for one in problem.operator(space.operator).parameters if one.name not in space.shared}
+    dimensions = space.dimensions(problem)
+    places = [at for at, dimension in enumerate(dimensions) if dimension.name.split(".")[0] == name]
+    if not isinstance(space, OperatorSpace) or per.get(name, "segment") == "segment" or not places:
+        raise StrategyError(f"dirichlet: {name!r} is no searched parameter with a value for each model; correct it")
+    if any(dimensions[at].low > 0 or dimensions[at].high < 1 for at in places):
+        raise StrategyError(f"dirichlet: {name!r} must be searched from 0 to 1; set space.search")
+    return np.array(places).reshape(1 if name in space.whole else len(problem.groups), -1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from evomerge import config
 from evomerge.store import open_store
@@ -69,6 +70,23 @@ def test_the_example_finds_a_merge_that_knows_more_than_any_expert(home: Path, n
     _, accuracies = run(home, study | {"objective": "accuracy"})
     assert len(accuracies) == study["budget"]["evaluations"]
     assert max(accuracies) > max(experts) + 0.1
+
+
+@pytest.mark.parametrize("name", ["fisher", "ga", "map_elites", "optuna_tpe", "pcb"])
+def test_the_example_runs(home: Path, name: str) -> None:
+    extras = {"optuna_tpe": "optuna", "pcb": "nevergrad"}
+    if name in extras:
+        pytest.importorskip(extras[name], reason=f'pip install "evomerge[{extras[name]}]"')
+    study = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    for member, path in study["pool"]["members"].items():
+        file = home / "statistics" / f"{member}-fisher.safetensors"
+        file.parent.mkdir(exist_ok=True)
+        tensors = load_file(home / path / "model.safetensors")
+        save_file({key: tensor.abs() + 0.01 for key, tensor in tensors.items()}, file)
+    study["budget"]["evaluations"] = 30
+    best, values = run(home, study)
+    assert len(values) == 30
+    assert best > np.median(values)
 
 
 def test_the_example_of_lorahub_searches_adapters(tmp_path: Path) -> None:
