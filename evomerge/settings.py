@@ -49,6 +49,8 @@ class PoolSettings:
             ``base``; default: none, the row is zeros), there that of a ``token`` or row number (default: the token
             itself); ``force`` gives it to models that have the token, too. The vocabulary gets tokens that it lacks.
         pad_vocabulary: the rows of embeddings and head are filled up to a multiple of this.
+        chat_template: the merged models' chat template: a Jinja text, or ``auto``, the one that most models have;
+            default: the base's, or else the first member's.
         exclude: patterns of tensors that are not merged but copied from the base, or else from the first member.
         statistics: for a member (or ``base``), what some operators need beside its weights: a number such as ``loss``
             or ``step``, or a ``.safetensors`` file such as ``fisher`` or ``activations``, by that name.
@@ -63,6 +65,7 @@ class PoolSettings:
     vocabulary: str = "same"
     tokens: dict[str, TokenSettings] = field(default_factory=dict)
     pad_vocabulary: Annotated[int, Gt(0)] = 1
+    chat_template: str | None = None
     exclude: tuple[str, ...] = ()
     statistics: dict[str, dict[str, str | float]] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evomerge.errors import PoolError
 from evomerge.merge.source import Source, read_json
+from evomerge.merge.templates import with_template
 
 CONFIG = "config.json"
 
@@ -41,8 +42,10 @@ def companions(folder: Path) -> list[Path]:
     ]
 
 
-def folder_of(source: Source, cache: Path) -> Path:
+def folder_of(source: Source, cache: Path, template: str | None = None) -> Path:
     """A folder with the source's own companions: the source's, or where a view changes them a new one in ``cache``.
+
+    With a ``template``, that is its chat template.
 
     Raises:
         PoolError: the cache cannot be written.
@@ -51,11 +54,13 @@ def folder_of(source: Source, cache: Path) -> Path:
     config, path = source.config(), source.folder / CONFIG
     if config and config != read_json(path):
         changed[CONFIG] = (json.dumps(config, indent=2) + "\n").encode()
-    if not changed:
+    if not changed and template is None:
         return source.folder
     contents = {path.name: path.read_bytes() for path in companions(source.folder)}
     contents |= {name: content for name, content in changed.items() if content is not None}
     wanted = {name: content for name, content in contents.items() if changed.get(name, b"") is not None}
+    if template is not None:
+        wanted = with_template(wanted, template)
     try:
         return _kept(wanted, cache)
     except OSError as error:

@@ -24,6 +24,7 @@ from evomerge.merge.parallel import cores, run
 from evomerge.merge.poolcache import PoolCache
 from evomerge.merge.report import Differences, PoolReport, compare, describe
 from evomerge.merge.source import CHUNK, Source
+from evomerge.merge.templates import chosen
 from evomerge.merge.tensorfile import Floats, chunks
 from evomerge.merge.views.adapted import Adapted
 from evomerge.merge.views.adapter import Adapter
@@ -90,8 +91,15 @@ class ModelPool:
 
     @cached_property
     def reference_folder(self) -> Path:
-        """Where config and tokenizer files of the pool's merges are: the reference's, or made for it."""
-        return folder_of(self.checkpoints[self.reference], cache_folder() / "folders")
+        """Where config and tokenizer files of the pool's merges are: the reference's, or made for it.
+
+        Raises:
+            PoolError: ``pool.chat_template`` is no template, or files cannot be read or written.
+        """
+        template = self.settings.chat_template
+        if template is not None:
+            template = chosen(template, (source.tokenizer_folder for source in self.checkpoints.values()))
+        return folder_of(self.checkpoints[self.reference], cache_folder() / "folders", template)
 
     @cached_property
     def slots(self) -> Mapping[str, tuple[Slot, ...]]:

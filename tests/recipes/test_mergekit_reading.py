@@ -1,5 +1,6 @@
 """What becomes of a mergekit YAML's text; its tensors are compared in test_mergekit_parity.py."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,12 +155,19 @@ def test_rows_of_single_tokens(read: Read) -> None:
     }
 
 
+@pytest.mark.parametrize("template", ["auto", "{% for one in messages %}{{ one.content }}\n{% endfor %}"])
+def test_chat_templates(read: Read, template: str) -> None:
+    found = read(f"merge_method: linear\nchat_template: {json.dumps(template)}\n{TWO}")
+    assert recipe(found)["pool"]["chat_template"] == template
+    assert not any("chat_template" in note for note in found.notes)
+
+
 def test_what_is_left_out_is_told(read: Read) -> None:
     found = read(
         f"merge_method: linear\nchat_template: chatml\nnote: mine\n{TWO}parameters: {{int8_mask: true, densty: 0.3}}"
     )
     assert found.notes == (
-        "line 2: chat_template is left out: the base's (or first model's) own template is copied",
+        "line 2: chat_template is left out: its text is mergekit's; give the text as pool.chat_template",
         "line 3: note is left out: mergekit has no such key, and ignores it",
         "line 7: int8_mask is left out: saves memory in mergekit and changes no result",
         "line 7: densty is left out: linear has no such parameter in mergekit, which ignores it",

@@ -1,5 +1,6 @@
 """Recipes as mergekit YAMLs: out and in again they are the same recipe, or else the same tensors."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ from evomerge.merge.pool import ModelPool
 from evomerge.recipes.job import Job, load
 from evomerge.recipes.mergekit.writing import Exported, exported
 from evomerge.settings import PoolSettings
+from evomerge.testing.checkpoints import save_checkpoint
 from tests.merge.mergekit.cases import POOLS, cases
 
 POOL = "pool: {base: base, members: {math: math, code: code}}\n"
+TOKENIZER = json.dumps(
+    {"version": "1.0", "model": {"type": "WordLevel", "vocab": {one: at for at, one in enumerate("abcdef")}}}
+)
 CASES = {case.name: case for case in cases()}
 
 SUMMED = {
@@ -105,6 +110,23 @@ def test_the_plainest_recipe(written: Callable[..., Exported], models: Path) -> 
         "parameters": {"normalize": False},
         "dtype": "float32",
         "out_dtype": "bfloat16",
+    }
+
+
+def test_chat_template_and_rows_of_tokens(written: Callable[..., Exported], models: Path) -> None:
+    chat = "{{ messages[0].content }}"
+    rules = "{a: {source: base, token: b}, c: {source: code, token: 3, force: true}, d: {}}"
+    pool = POOL.replace("}}", f"}}, vocabulary: base, tokens: {rules}, chat_template: '{chat}'}}")
+    for name in ("base", "math", "code"):
+        save_checkpoint(models / name / "embedded.safetensors", {"embed_tokens.weight": np.zeros((6, 4), np.float32)})
+        (models / name / "embedded.safetensors").replace(models / name / "model.safetensors")
+        (models / name / "tokenizer.json").write_text(TOKENIZER)
+    found = document(written(pool + "merge: {operator: linear, parameters: {weight: {math: 0.25, code: 0.75}}}"))
+    assert found["chat_template"] == chat
+    assert found["tokenizer"]["tokens"] == {
+        "a": {"source": {"kind": "model_token", "model": str(models / "base"), "token": "b"}, "force": False},
+        "c": {"source": {"kind": "model_token", "model": str(models / "code"), "token_id": 3}, "force": True},
+        "d": {"source": {"kind": "zero"}, "force": False},
     }
 
 

@@ -62,6 +62,7 @@ class Config:
     slices: tuple[Slice, ...]
     dtype: str | None
     tokenizer: Tokenizer | None
+    chat_template: str | None
     notes: tuple[str, ...]
 
 
@@ -79,15 +80,23 @@ def read(root: Node, problems: Problems) -> Config | None:
     dtype = _dtype(root.child("out_dtype"), problems) or _dtype(root.child("dtype"), problems)
     if problems or not slices:
         return None
-    return Config(method.content, method.line, base, slices, dtype, tokenizer, tuple(_notes(root)))
+    template = _template(root)
+    return Config(method.content, method.line, base, slices, dtype, tokenizer, template, tuple(_notes(root)))
+
+
+def _template(root: Node) -> str | None:
+    """The text of a chat template, or ``auto``; not the name of one that only mergekit has."""
+    said = root.child("chat_template")
+    text = said.content if said is not None else None
+    return text if isinstance(text, str) and (text == "auto" or "{" in text) else None
 
 
 def _notes(root: Node) -> Iterator[str]:
     for key, line in root.lines.items():
         if key not in _TOP:
             yield f"line {line}: {key} is left out: mergekit has no such key, and ignores it"
-        elif key == "chat_template" and root.content[key].content is not None:
-            yield f"line {line}: chat_template is left out: the base's (or first model's) own template is copied"
+        elif key == "chat_template" and root.content[key].content and _template(root) is None:
+            yield f"line {line}: chat_template is left out: its text is mergekit's; give the text as pool.chat_template"
 
 
 def _module(root: Node, problems: Problems) -> tuple[Node | None, Levels]:

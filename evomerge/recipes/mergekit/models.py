@@ -28,6 +28,7 @@ class Models:
         self._slices = config.slices
         self._roots = list(roots)
         self._tokenizer = config.tokenizer
+        self._template = {"chat_template": config.chat_template} if config.chat_template else {}
         self._into = into
         references = list(dict.fromkeys(one.model for part in config.slices for one in part.inputs))
         base = config.base or next((one for one in bases if one is not None), None)
@@ -45,7 +46,13 @@ class Models:
         base = {"base": self._located(self.base)} if self.base is not None else {}
         members = {name: self._located(reference) for reference, name in self._members.items()}
         layers = {name: ranges for reference, name in self.names.items() if (ranges := list(self._layers(reference)))}
-        return {**base, "members": members, **({"layers": layers} if layers else {}), **self._vocabulary()}
+        return {
+            **base,
+            "members": members,
+            **({"layers": layers} if layers else {}),
+            **self._vocabulary(),
+            **self._template,
+        }
 
     def _vocabulary(self) -> dict[str, Any]:
         if self._tokenizer is None:

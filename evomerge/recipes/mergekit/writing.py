@@ -15,7 +15,7 @@ from evomerge.errors import ExportError
 from evomerge.merge.build import Builder
 from evomerge.merge.export import DTYPES, planned
 from evomerge.merge.operators.port import operator
-from evomerge.merge.pool import ModelPool
+from evomerge.merge.pool import BASE, ModelPool
 from evomerge.merge.table import Table
 from evomerge.merge.views.adapted import Adapted
 from evomerge.recipes.file import HUB
@@ -76,7 +76,8 @@ def exported(
         document = layout.document(said, pool, settings, models)
     except Unsayable as unsayable:
         raise _refusal(str(unsayable)) from None
-    document |= _dtypes(pool, dtype) | _tokenizer(settings, models)
+    document |= _dtypes(pool, dtype) | _tokenizer(settings, models, pool.base)
+    document |= {"chat_template": settings.chat_template} if settings.chat_template else {}
     head = f"# The recipe {recipe.digest} of evomerge.\n"
     body = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     return Exported(head + body, tuple(_notes(said, pool, dtype)))
@@ -209,13 +210,15 @@ def _most(pool: ModelPool) -> str:
     return names.get(max(sizes, key=lambda kind: sizes[kind]), "float32")
 
 
-def _tokenizer(settings: PoolSettings, models: Mapping[str, str]) -> dict[str, Any]:
+def _tokenizer(settings: PoolSettings, models: Mapping[str, str], base: str | None) -> dict[str, Any]:
     if settings.vocabulary == "same" and settings.pad_vocabulary == 1:
         return {}
     source = "base" if settings.vocabulary == "same" else settings.vocabulary
+    place = models.get(source, source)
     padding = {"pad_to_multiple_of": settings.pad_vocabulary} if settings.pad_vocabulary > 1 else {}
+    models = {BASE: models[base], **models} if base else models
     tokens = {token: _token(rule, models) for token, rule in settings.tokens.items()}
-    return {"tokenizer": {"source": models.get(source, source), **padding, **({"tokens": tokens} if tokens else {})}}
+    return {"tokenizer": {"source": place, **padding, **({"tokens": tokens} if tokens else {})}}
 
 
 def _token(rule: TokenSettings, models: Mapping[str, str]) -> dict[str, Any]:
