@@ -49,6 +49,7 @@ class FrankWolfe(Strategy[FrankWolfeState]):
         self._hull = Hull(problem, per_group=settings.per_group, operator=settings.merge)
         plain = settings.merge is None
         self._gradients = settings.oracle == "slopes" or (settings.oracle == "auto" and problem.slopes and plain)
+        self._direction = settings.direction if settings.mode == "hard" else "pairwise"
         self._starts, self._seed = self._places_to_start()
 
     def _places_to_start(self) -> tuple[list[Floats], int | None]:
@@ -176,7 +177,8 @@ class FrankWolfe(Strategy[FrankWolfeState]):
         centre, probes = (state.losses, found) if whole else (found[0], found[1:])
         race = races.note(race, centre, probes, stop)
         slopes, errors = races.slopes(race, state.weights)
-        size, error = races.certificate(slopes, errors)
+        size, parts = gap(slopes, state.weights, self._direction)
+        error = float(np.sqrt(sum(errors[place] ** 2 for place in parts)))
         state = replace(state, race=race, slopes=frozen(slopes), gap=size, gap_error=error)
         keep, worst = (1, 1) if self._s.mode == "hard" else (self._s.vertices, None)
         fewer = races.halved(race, state.weights, self._s.errors, keep, worst)
@@ -227,12 +229,12 @@ class FrankWolfe(Strategy[FrankWolfeState]):
         """Step, or stop where the gap is nothing or noise; probes are first made shorter, since curvature hides it."""
         slopes, race = known(state.slopes), state.race
         if race is None:
-            state = replace(state, gap=gap(slopes), gap_error=0.0)
+            state = replace(state, gap=gap(slopes, state.weights, self._direction)[0], gap_error=0.0)
         if state.inner == 0 and state.gap <= max(self._s.tolerance, self._s.errors * state.gap_error):
             if race is not None and race.epsilon == self._s.epsilon:
                 return self._racing(state, self._s.epsilon / 2)
             noise = "" if race is None else f" (standard error {state.gap_error:.3g})"
-            return replace(state, over=f"the Frank-Wolfe gap is {state.gap:.3g}{noise}: no model of the pool helps")
+            return replace(state, over=f"the gap is {state.gap:.3g}{noise}: no model of the pool helps")
         if self._s.mode == "soft" and state.inner == 0:
             state = replace(state, face=frozen(best_face(state.weights, slopes, self._s.vertices)))
         return replace(state, phase="step")

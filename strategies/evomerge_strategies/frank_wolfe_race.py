@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge_strategies.frank_wolfe_steps import gap, vertices
-
 Floats = NDArray[np.float64]
 Marks = NDArray[np.bool_]
 
@@ -92,12 +90,6 @@ def slopes(race: Race, weights: Floats) -> tuple[Floats, Floats]:
     found = np.where(known, mean / race.epsilon, np.nan)
     errors = np.where(known, error / race.epsilon, np.nan)
     return np.where(weights == 1.0, 0.0, found), np.where(weights == 1.0, 0.0, errors)
-
-
-def certificate(found: Floats, errors: Floats) -> tuple[float, float]:
-    """The Frank-Wolfe gap of estimated slopes, and its standard error."""
-    lowest = [(row, v) for row, v in enumerate(vertices(found)) if v >= 0 and found[row, v] < 0.0]
-    return gap(found), float(np.sqrt(sum(errors[place] ** 2 for place in lowest)))
 
 
 def halved(race: Race, weights: Floats, confidence: float, keep: int, worst: int | None) -> Race:

@@ -36,7 +36,7 @@ class FrankWolfeSettings:
         per_group: weights for each parameter group (*layer-wise*); off: for the whole model (*task-wise*).
         epsilon: length of probes. With scores of items it should be larger, about 0.3.
         first_items: items of a race's first round.
-        tolerance: stop at a Frank-Wolfe gap of this size.
+        tolerance: stop at a gap of this size: how steeply the loss still falls along the direction.
         errors: stop at a gap of less than this many of its standard errors; also the width of the race's bounds.
         start: the ``base``, or the ``uniform`` mixture of all members; ``auto``: the best recipe of an earlier stage
             that is such a mixture, else the base, else uniform.

@@ -40,7 +40,7 @@ class FrankWolfeState:
         slopes: at the weights, (rows, models), ``nan`` out of the race; ``None`` while they are not known.
         face: the models that a soft iteration moves among.
         ahead: slopes that came with the batch.
-        gap: the Frank-Wolfe gap.
+        gap: how steeply the loss falls along the direction.
         gap_error: its standard error.
         batch: losses of the items of each candidate of the batch, in the order asked; ``None`` is not yet told.
         hall: the best candidates on all items.

@@ -27,10 +27,25 @@ def vertices(slopes: Floats) -> NDArray[np.int64]:
     return np.where(np.isinf(lowest).all(axis=1), -1, lowest.argmin(axis=1))
 
 
-def gap(slopes: Floats) -> float:
-    """The Frank-Wolfe gap ``G = sum_g max_v -d[g, v]``, which bounds ``loss - min loss`` if the loss is convex."""
-    lowest = np.where(np.isnan(slopes), 0.0, slopes).min(axis=1)
-    return float(np.maximum(-lowest, 0.0).sum())
+def gap(slopes: Floats, weights: Floats, direction: Direction) -> tuple[float, list[tuple[int, int]]]:
+    """How steeply the loss falls at most along the direction; at least ``loss - min loss`` if the loss is convex.
+
+    The Frank-Wolfe gap ``sum_g -d_s``, or for the other directions the pairwise gap ``sum_g d_a - d_s``, which is not
+    less: towards s nothing may be left to gain where leaving a still helps.
+
+    Returns:
+        The gap, and row and model of the slopes it is made of.
+    """
+    total, parts = 0.0, list[tuple[int, int]]()
+    for row, s in enumerate(int(vertex) for vertex in vertices(slopes)):
+        if s < 0:
+            continue
+        a = None if direction == "frank_wolfe" else _worst(weights[row], slopes[row])
+        steepness = (0.0 if a is None else float(slopes[row, a])) - float(slopes[row, s])
+        if steepness > 0.0:
+            total += steepness
+            parts += [(row, v) for v in (s, a) if v is not None]
+    return total, parts
 
 
 def moved(weights: Floats, slopes: Floats, direction: Direction, fraction: float) -> Floats:
