@@ -25,6 +25,7 @@ VIOLATIONS = {
     "strategies-know-ports": {f"{STRATEGIES}/newcomer.py": "import evomerge.runner"},
     "fitness-knows-ports": {"fitness/evomerge_fitness/newcomer.py": "import evomerge_strategies"},
     "no-torch-to-search": {"evomerge/streams.py": "def late() -> None:\n    import torch"},
+    "one-module-knows-httpx": {"fitness/evomerge_fitness/newcomer.py": "import httpx"},
     "no-cycles": {
         f"{STRATEGIES}/newcomer.py": "import evomerge_strategies.latecomer",
         f"{STRATEGIES}/latecomer.py": "import evomerge_strategies.newcomer",
