@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,15 +29,14 @@ from evomerge_strategies.random_search import RandomSearch, RandomSearchSettings
 
 
 class OverEveryStore(StrategyContract):
-    @pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.pg)])
-    def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-        urls = {"memory": f"memory://{uuid4().hex}", "sqlite": f"sqlite:///{tmp_path}/study.db"}
-        url = urls.get(request.param) or request.getfixturevalue("postgres_url")
-        with open_store(url, commit_every=0) as store:
-            yield store
+    @pytest.fixture
+    def store(self, every_store: Store) -> Store:
+        return every_store
 
 
 class TestM2N2(OverEveryStore):
+    stride = 1
+
     def make(self, problem: Problem) -> Strategy[Any]:
         return M2N2(M2N2Settings(population=6, warm_up=3), problem)
 
@@ -71,6 +68,8 @@ class TestRandomSearch(OverEveryStore):
 
 
 class TestCMAES(OverEveryStore):
+    stride = 1
+
     def make(self, problem: Problem) -> Strategy[Any]:
         return CMAES(CMAESSettings(), problem)
 
