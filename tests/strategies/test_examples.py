@@ -72,7 +72,7 @@ def test_the_example_finds_a_merge_that_knows_more_than_any_expert(home: Path, n
     assert max(accuracies) > max(experts) + 0.1
 
 
-@pytest.mark.parametrize("name", ["fisher", "ga", "map_elites", "optuna_tpe", "pcb"])
+@pytest.mark.parametrize("name", ["adamerging", "fisher", "ga", "map_elites", "optuna_tpe", "pcb", "stages"])
 def test_the_example_runs(home: Path, name: str) -> None:
     extras = {"optuna_tpe": "optuna", "pcb": "nevergrad"}
     if name in extras:
