@@ -32,11 +32,12 @@ MOST_CELLS = 100_000
 
 @dataclass(frozen=True)
 class MAPElitesSettings:
-    """MAP-Elites' settings; the defaults are the published baseline of M2N2, but for the items.
+    """MAP-Elites' settings; the defaults are the published baseline of M2N2.
 
     Attributes:
         descriptors: for each axis of the grid, which search items' mean score it is: places such as ``7``, ``0:700``
-            or ``1::2`` (every second, from the second on).
+            or ``1::2`` (every second, from the second on). Axes should be different skills: models that are equally
+            good at all of them share a cell, and only the best of them stays.
         bins: cells along each axis, evenly over scores from 0 to 1.
         split_point: evolve the boundary; off: one mixing ratio for the whole vector.
         mutation: standard deviation of the noise on every coordinate of a child; 0 is none.
@@ -44,7 +45,7 @@ class MAPElitesSettings:
         hall_of_fame: how many of the best ever seen are remembered as finalists.
     """
 
-    descriptors: tuple[tuple[str, ...], ...] = (("0::2",), ("1::2",))
+    descriptors: tuple[tuple[str, ...], ...]
     bins: Annotated[int, Gt(1)] = 10
     split_point: bool = True
     mutation: Annotated[float, Ge(0)] = 0.0

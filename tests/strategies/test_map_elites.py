@@ -121,7 +121,7 @@ def test_what_cannot_be_is_refused_before_anything_is_evaluated(settings: dict[s
 
 def test_a_fitness_without_item_scores_is_refused() -> None:
     with pytest.raises(StrategyError, match="score for each item"):
-        MAPElites(MAPElitesSettings(), Problem(3, ("a", "b"), PROBLEM.groups, PROBLEM.objectives))
+        MAPElites(MAPElitesSettings(HALVES), Problem(3, ("a", "b"), PROBLEM.groups, PROBLEM.objectives))
 
 
 class TestMAPElites(StrategyContract):
@@ -130,4 +130,4 @@ class TestMAPElites(StrategyContract):
         return every_store
 
     def make(self, problem: Problem) -> Strategy[Any]:
-        return MAPElites(MAPElitesSettings(), problem)
+        return MAPElites(MAPElitesSettings((("0:12",), ("12:24",))), problem)
