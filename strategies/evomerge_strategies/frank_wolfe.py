@@ -180,9 +180,10 @@ class FrankWolfe(Strategy[FrankWolfeState]):
         size, parts = gap(slopes, state.weights, self._direction)
         error = float(np.sqrt(sum(errors[place] ** 2 for place in parts)))
         state = replace(state, race=race, slopes=frozen(slopes), gap=size, gap_error=error)
-        keep, worst = (1, 1) if self._s.mode == "hard" else (self._s.vertices, None)
+        # two of each kind at least, since one uncertain model may look like the best and the worst
+        keep, worst = (2, 2) if self._s.mode == "hard" else (max(self._s.vertices, 2), None)
         fewer = races.halved(race, state.weights, self._s.errors, keep, worst)
-        decided = (fewer.left == race.left).all() and size >= self._s.errors * error
+        decided = (fewer.left == race.left).all() and size > self._s.errors * error
         if stop == self._problem.items or decided or not race.left.any():
             return self._decide(state)
         return replace(state, race=fewer, slopes=None)
