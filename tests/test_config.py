@@ -59,10 +59,31 @@ class Toy:
     Settings = ToySettings
 
 
+@dataclass(frozen=True)
+class Straight:
+    speed: int = 1
+    kind: Literal["straight"] = "straight"
+
+
+@dataclass(frozen=True)
+class Curved:
+    kind: Literal["curved"]
+    bend: float = 0.5
+
+
+@dataclass(frozen=True)
+class PathSettings:
+    path: Straight | Curved = Straight()
+
+
+class Walk:
+    Settings = PathSettings
+
+
 @pytest.fixture(autouse=True)
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     """The platform's tests name no plugin: `toy` is all there is."""
-    known = {"toy": Toy}
+    known: dict[str, Any] = {"toy": Toy, "walk": Walk}
 
     def load(group: plugins.Group, name: str) -> Any:
         return known[name] if name in known else real(group, name)
@@ -121,11 +142,11 @@ WRONG = {
     ),
     "unknown plugin": (
         change("name: toy\n  population", "name: m2n3\n  population"),
-        ["study.yaml:11: unknown strategy 'm2n3'; did you mean 'm2n2'? give a registered name (cma, m2n2"],
+        ["study.yaml:11: unknown strategy 'm2n3'; did you mean 'm2n2'? give a registered name ("],
     ),
     "plugin without name": (
         change("  name: toy\n  population", "  population"),
-        ["study.yaml:11: strategy needs a name; give one of cma, m2n2"],
+        ["study.yaml:11: strategy needs a name; give one of "],
     ),
     "wrong type": (
         change("population: 20", "population: twenty"),
@@ -338,6 +359,19 @@ def test_a_key_that_an_earlier_version_did_not_know_had_its_default(path: str) -
     value = replace(getattr(settings, name), **changed) if isinstance(changed, dict) else changed
     (found,) = config.differences(old, config.canonical(replace(settings, **{name: value})))
     assert found.key.startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "key"), [(Straight(3), "kind"), (Straight(), "speed"), (Curved("curved"), "bend"), (Straight(), "")]
+)
+def test_of_settings_told_apart_by_kind_those_that_were_meant_have_their_defaults(
+    path: Straight | Curved, key: str
+) -> None:
+    settings = replace(config.settings_of(GOOD), strategy=Choice("walk", PathSettings(path)))
+    sections = config.canonical(settings)
+    old = without(sections, f"strategy.settings.path.{key}".rstrip("."))
+    assert config.differences(old, sections) == ()
+    assert config.stored(old) == settings
 
 
 def test_a_key_without_a_default_is_missed() -> None:

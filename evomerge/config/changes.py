@@ -11,6 +11,7 @@ from typing import Any
 
 from evomerge import plugins
 from evomerge.config.annotations import dataclasses_of, step_into
+from evomerge.config.unions import meant
 from evomerge.errors import PluginError
 from evomerge.settings import Choice, StudySettings
 
@@ -119,6 +120,7 @@ def _filled(hint: Any, value: Any, section: str = "") -> Any:
         return [_filled(step_into(hint, at), item, section) for at, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
+    hint = meant(hint, value) or hint
     kinds = dataclasses_of(hint)
     if section and Choice in kinds:
         with suppress(PluginError):
