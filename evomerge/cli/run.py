@@ -124,7 +124,8 @@ def _is_over(study: StudyStore, budget: int | None, json: bool) -> bool:
     summary = study.summary()
     if summary.status != "finished" or budget is not None:
         return False
-    text = f"study {summary.name!r} is finished after {summary.told} evaluations; --budget N with a larger N goes on"
+    spent = worth(evaluations(study, summary.told))
+    text = f"study {summary.name!r} is finished after {spent} evaluations; --budget N with a larger N goes on"
     if json:
         emit(_document(study, text, 0.0))
     else:
