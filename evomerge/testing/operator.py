@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import Recipe, Segment
 from evomerge.errors import RecipeError
-from evomerge.merge import merged, source, stream, table
+from evomerge.merge import pieces, source, stream, table
 from evomerge.merge.build import Builder, Mode
 from evomerge.merge.operators.port import LinearOperator, Scope, Values
 from evomerge.merge.pool import ModelPool
@@ -138,7 +138,7 @@ class OperatorContract(DeclarationContract):
 
     def test_chunk_size_changes_no_byte(self, pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
         at_once = self.build(pool, self.recipe(self.values()), "table")
-        for module in (table, merged, source, stream):
+        for module in (table, pieces, source, stream):
             monkeypatch.setattr(module, "CHUNK", 7)
         assert self.build(pool, self.recipe(self.values()), "table").tobytes() == at_once.tobytes()
 
