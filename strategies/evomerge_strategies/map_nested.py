@@ -60,7 +60,7 @@ class NestedMAPSettings:
     verify: Annotated[int, Gt(0)] = 5
     rounds: Annotated[int, Gt(0)] | None = None
     surrogate_population: Annotated[int, Gt(3)] = 100
-    surrogate_generations: Annotated[int, Gt(0)] = 50
+    surrogate_generations: Annotated[int, Gt(0)] = 25
     front: Annotated[int, Gt(0)] = 100
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import StrategyError, nearest
-from evomerge.pareto import crowding, dominance, ranks
+from evomerge.pareto import crowding, ranks
 from evomerge.strategy import Objective, Problem
 
 Floats = NDArray[np.float64]
@@ -108,7 +108,7 @@ def nsga2_survivors(gains: Floats, count: int) -> Ints:
 
     Source: Deb, Pratap, Agarwal, Meyarivan, IEEE Trans. Evol. Comput. 6 (2002), section III-C.
     """
-    kept, last = _whole_fronts(gains, count)
+    kept, last = _whole_fronts(ranks(gains), count)
     order = np.argsort(-crowding(gains[last]), kind="stable")
     return np.sort(np.concatenate([kept, last[order[: count - len(kept)]]]))
 
@@ -118,43 +118,41 @@ def nsga3_survivors(gains: Floats, count: int, directions: Floats, ideal: Floats
 
     ``ideal`` is the best gain seen in each objective. Source: Deb and Jain (2014), algorithms 1 to 4.
     """
-    kept, last = _whole_fronts(gains, count)
+    rank = ranks(gains)
+    kept, last = _whole_fronts(rank, count)
     if len(kept) + len(last) <= count:
         return np.sort(np.concatenate([kept, last]))
     both = np.concatenate([kept, last])
-    niche, distance = _associate(_normalised(ideal - gains[both]), directions)
+    niche, distance = _associate(_normalised(ideal - gains[both], rank[both] == 0), directions)
+    order = np.argsort(distance[len(kept) :], kind="stable") + len(kept)
+    waiting = [order[niche[order] == direction].tolist() for direction in range(len(directions))]
     crowd = np.bincount(niche[: len(kept)], minlength=len(directions)).astype(np.float64)
-    waiting = list(range(len(kept), len(both)))
+    crowd[[not line for line in waiting]] = np.inf
     chosen: list[int] = []
     while len(kept) + len(chosen) < count:
-        served = np.unique(niche[waiting])
-        loneliest = served[crowd[served] == crowd[served].min()]
-        direction = int(random.choice(loneliest))
-        here = [place for place in waiting if niche[place] == direction]
-        nearest_first = crowd[direction] == 0
-        place = min(here, key=lambda p: (distance[p], p)) if nearest_first else int(random.choice(here))
-        crowd[direction] += 1
-        waiting.remove(place)
-        chosen.append(place)
+        loneliest = np.flatnonzero(crowd == crowd.min())
+        direction = int(loneliest[random.integers(len(loneliest))])
+        line = waiting[direction]
+        nearest_first = crowd[direction] == 0.0
+        chosen.append(line.pop(0 if nearest_first else int(random.integers(len(line)))))
+        crowd[direction] += 1.0 if line else np.inf
     return np.sort(np.concatenate([kept, both[chosen]]))
 
 
-def _whole_fronts(gains: Floats, count: int) -> tuple[Ints, Ints]:
+def _whole_fronts(rank: Ints, count: int) -> tuple[Ints, Ints]:
     """Places in the fronts that fit into ``count``, and in the one that does not (or in the last)."""
-    rank = ranks(gains)
-    order = np.argsort(rank, kind="stable")
-    at = rank[order[min(count, len(order)) - 1]] if len(order) else 0
+    at = np.sort(rank)[min(count, len(rank)) - 1] if len(rank) else 0
     return np.flatnonzero(rank < at), np.flatnonzero(rank == at)
 
 
-def _normalised(costs: Floats) -> Floats:
+def _normalised(costs: Floats, first: NDArray[np.bool_]) -> Floats:
     """Costs (>= 0, the ideal at 0) divided by where the plane through the extreme results cuts the axes.
 
     An extreme result costs little in all objectives but one (achievement scalarising function). Where they span no
-    plane, or one that cuts an axis below 0, the worst of the first front is taken instead.
+    plane, or one that cuts an axis below 0, the worst of the ``first`` front is taken instead.
     """
     size = costs.shape[1]
-    worst = costs[~dominance(-costs).any(axis=0)].max(axis=0)
+    worst = costs[first].max(axis=0)
     scaled = costs / np.where(worst > 0.0, worst, 1.0)  # else an objective of large numbers would be its own extreme
     weights = np.where(np.eye(size) == 1.0, 1.0, 1e6)
     extreme = scaled[[int(np.argmin((scaled * row).max(axis=1))) for row in weights]]
