@@ -39,3 +39,12 @@ def test_with_one_objective_there_is_none(evomerge: Any, study: Path) -> None:
     refused = evomerge("show", "--picture", "front.png")
     assert (refused.code, "no front to draw: that takes two objectives" in refused.err) == (2, True)
     assert not Path("front.png").exists()
+
+
+def test_a_strategy_for_several_objectives_refuses_a_fitness_with_one(evomerge: Any, study: Path) -> None:
+    text = study.read_text().replace("data: digits", "data: digits\n  losses: false")
+    assert "name: m2n2" in text
+    study.write_text(text.replace("name: m2n2", "name: nsga2\n  popsize: 6").replace("  population: 20\n", ""))
+    refused = evomerge("check", study)
+    assert (refused.code, "given only accuracy" in refused.err) == (2, True)
+    assert not Path("study.db").exists()
