@@ -106,6 +106,9 @@ class Strategy(ABC, Generic[S]):
     Settings: ClassVar[type]
     State: ClassVar[type]
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version may change what it asks, and which a resume therefore compares."""
+
     needs_whole: ClassVar[bool] = False
     """Whether it needs every candidate's score on all items (each item's, or several objectives) and no estimate."""
 

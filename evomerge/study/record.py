@@ -102,6 +102,7 @@ def versions(settings: StudySettings) -> dict[str, str]:
     chosen: list[tuple[plugins.Group, str]] = [("strategies", one.name) for one in config.choices(settings.strategy)]
     chosen += [("fitness", one.name) for one in config.choices(settings.fitness)]
     names = [*_LIBRARIES, *(plugins.distribution(group, name) for group, name in chosen)]
+    names += [name for one in config.choices(settings.strategy) for name in plugins.strategy(one.name).libraries]
     for name in dict.fromkeys(filter(None, names)):
         try:
             found[name] = version(name)

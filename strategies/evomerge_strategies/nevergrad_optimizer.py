@@ -67,6 +67,7 @@ class NevergradSearch(LibraryStrategy):
     """See the module's docstring."""
 
     Settings = NevergradSettings
+    libraries = ("nevergrad", "scipy", "bayesian-optimization")
 
     def __init__(self, settings: NevergradSettings, problem: Problem) -> None:
         super().__init__(

@@ -114,6 +114,7 @@ class OptunaSearch(LibraryStrategy):
     """See the module's docstring."""
 
     Settings = OptunaSettings
+    libraries = ("optuna", "cmaes", "scipy")
 
     def __init__(self, settings: OptunaSettings, problem: Problem) -> None:
         sampler = _SAMPLERS[settings.sampler]
@@ -132,6 +133,7 @@ class OptunaSearch(LibraryStrategy):
         )
         if settings.sampler == "cma" and settings.space.size(problem) < 2:
             raise StrategyError("CMA-ES needs at least 2 dimensions; add members, groups, or take another sampler")
+        self.needs_whole = len(self._objectives) > 1  # type: ignore[misc]  # of one objective estimates will do
         self._s = settings
         self._engine()  # options that Optuna itself refuses come to light now
 
