@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from evomerge import config
 from evomerge.store import open_store
 from evomerge.study.drive import begin, create
+from evomerge.study.record import versions
 from evomerge.testing.adapters import EQUAL, make_pool, random_adapters
 from evomerge_fitness.mlp import save_mlp
 
@@ -87,6 +89,13 @@ def test_the_example_runs(home: Path, name: str) -> None:
     best, values = run(home, study)
     assert len(values) == 30
     assert best > np.median(values)
+
+
+@pytest.mark.parametrize(("name", "library"), [("optuna_tpe", "optuna"), ("pcb", "nevergrad")])
+def test_a_resume_compares_the_version_of_the_library_that_proposes(name: str, library: str) -> None:
+    pytest.importorskip(library, reason=f'pip install "evomerge[{library}]"')
+    assert versions(config.read(EXAMPLES / f"{name}.yaml").settings)[library] == version(library)
+    assert library not in versions(config.read(EXAMPLES / "ga.yaml").settings)
 
 
 def test_the_example_of_lorahub_searches_adapters(tmp_path: Path) -> None:
