@@ -152,16 +152,18 @@ class Stages(Strategy[Any]):
         self._running: tuple[Begun, Strategy[Any]] | None = None  # rebuilt from any state
         seeds = tuple((-1 - at, recipe) for at, recipe in enumerate(problem.seeds))
         self._first = begun = Begun(0, 0, problem.members, seeds=seeds)
-        kinds = []
+        kinds, needs = [], []
         for stage in settings.stages:
             strategy = self._at(begun)
             kinds.append(strategy.State)
+            needs.append(strategy.needs_whole)
             members = strategy.members(strategy.start()) or begun.members
             joined = ((_new_name(begun), ""),) if stage.join_pool else ()
             names = tuple(name for name, _ in joined)
             begun = Begun(begun.at + 1, 0, (*members, *names), (*begun.joined, *joined))
             self.needs_whole = self.needs_whole or strategy.needs_whole  # type: ignore[misc]  # as is its State
-        # an instance's own: which states it may hold depends on its settings
+        self.needs_whole = any(needs)  # type: ignore[misc]  # an instance's own: as its stages do
+        # likewise: which states it may hold depends on its settings
         self.State = _state_of(tuple(dict.fromkeys(kinds)))  # type: ignore[misc]
 
     def start(self) -> Any:

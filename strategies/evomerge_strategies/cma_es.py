@@ -76,20 +76,21 @@ class CMAES(Generational):
         if settings.space.size(problem) < 2:
             raise StrategyError("CMA-ES needs at least 2 dimensions; add members, groups, or use random search")
         super().__init__(problem, pool_seeds(problem) if settings.score_members else (), settings.hall_of_fame)
-        self._s, self._search = settings, _search(settings, problem)
+        start, self._seed = _start(settings, problem)
+        self._s, self._search = settings, _search(settings, problem, start)
 
     def searcher(self) -> Searcher:
         """The first run, at its start."""
-        return _Coefficients(self._s, self._problem, self._search)
+        return _Coefficients(self._s, self._problem, self._search, self._seed)
 
 
-def _search(settings: CMAESSettings, problem: Problem) -> Search:
+def _search(settings: CMAESSettings, problem: Problem, start: Floats) -> Search:
     space, size = settings.space, settings.space.size(problem)
     low, high = space.box(problem)
     return Search(
         seed=problem.seed,
         name="cma",
-        start=_start(settings, problem),
+        start=np.clip(start, low, high) if space.limited else start,
         low=low,
         high=high,
         sigma=settings.sigma or 0.2 * float((high - low).max()),
@@ -103,21 +104,22 @@ def _search(settings: CMAESSettings, problem: Problem) -> Search:
     )
 
 
-def _start(settings: CMAESSettings, problem: Problem) -> Floats:
+def _start(settings: CMAESSettings, problem: Problem) -> tuple[Floats, int | None]:
+    """The first mean, and which of the problem's seeds it is."""
     space, given = settings.space, settings.start
     if given is None:
-        found = (x for recipe in problem.seeds if (x := space.encode(problem, recipe)) is not None)
-        return next(found, space.start(problem))
+        found = ((x, at) for at, recipe in enumerate(problem.seeds) if (x := space.encode(problem, recipe)) is not None)
+        return next(found, (space.start(problem), None))
     names = [dimension.name.partition(".")[0] for dimension in space.dimensions(problem)]
     if not isinstance(given, dict):
-        return np.full(len(names), float(given))
+        return np.full(len(names), float(given)), None
     if given.keys() != set(names):
         missing, more = sorted(set(names) - given.keys()), sorted(given.keys() - set(names))
         raise StrategyError(
             f"strategy.start {f'lacks {missing[0]!r}' if missing else f'names {more[0]!r}, which is not searched'}; "
             f"give a number for each of {', '.join(dict.fromkeys(names))}"
         )
-    return np.array([float(given[name]) for name in names])
+    return np.array([float(given[name]) for name in names]), None
 
 
 class _Coefficients(Searcher):
@@ -125,8 +127,8 @@ class _Coefficients(Searcher):
 
     origin = "cma"
 
-    def __init__(self, settings: CMAESSettings, problem: Problem, search: Search) -> None:
-        self._space, self._problem, self._search = settings.space, problem, search
+    def __init__(self, settings: CMAESSettings, problem: Problem, search: Search, seed: int | None) -> None:
+        self._space, self._problem, self._search, self.seed = settings.space, problem, search, seed
         self._repairs = settings.bounds == "repair"
         self._engine = Engine(search)
 

@@ -37,6 +37,9 @@ class Searcher(ABC):
     origin: str
     """The candidates' word for how they came about."""
 
+    seed: int | None = None
+    """The place among the problem's ``seeds`` of the recipe that the first generation lies around."""
+
     @property
     @abstractmethod
     def size(self) -> int:
@@ -95,7 +98,8 @@ class Generational(Strategy[GenerationsState]):
             if len(current) == searcher.size:
                 break
             recipe, generation = searcher.recipe(len(current)), 1 + len(state.generations)
-            candidates.append(Candidate(number, recipe, generation=generation, origin=searcher.origin))
+            parents = () if state.generations or searcher.seed is None else (-1 - searcher.seed,)
+            candidates.append(Candidate(number, recipe, parents, generation, searcher.origin))
             current = (*current, math.nan)
         return replace(state, asked=state.asked + len(candidates), current=current), tuple(candidates)
 

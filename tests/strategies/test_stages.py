@@ -200,6 +200,29 @@ def test_m2n2_begins_from_the_members_and_what_was_found_with_a_lineage() -> Non
         assert all(asked[parent].generation < child.generation for parent in child.parents)
 
 
+def test_what_a_generation_was_drawn_around_is_its_parent() -> None:
+    _, asked = go(chain(Stage(RANDOM, 6), Stage(CMA)), 14)
+    found = max(asked[:6], key=lambda one: judge(one, "search")["accuracy"])  # type: ignore[index]
+    alike = replace(CMA.settings, space=WeightSpace())
+    _, asked = go(chain(Stage(RANDOM, 6), Stage(Choice("cma", alike))), 14)
+    assert [one.parents for one in asked[6:10]] == [(found.number,)] * 4
+    assert [one.parents for one in asked[10:]] == [()] * 4
+
+
+def test_a_seed_outside_the_box_is_taken_from_its_edge() -> None:
+    far = WeightSpace(bounded=False).decode(PROBLEM, [1.7, -0.4, 0.5, 0.5, 2.0, 0.1])
+    strategy = chain(Stage(Choice("cma", CMAESSettings())), problem=replace(PROBLEM, seeds=(far,)))
+    _, asked = go(strategy, 30)
+    values = np.array([s.values for one in asked if one.origin == "cma" for s in one.recipe.segments])
+    assert values.min() >= 0
+    assert values.max() <= 1
+
+
+@pytest.mark.parametrize(("inner", "whole"), [(RANDOM, False), (M2N2, True)])
+def test_a_chain_needs_whole_scores_if_a_stage_does(inner: Choice, whole: bool) -> None:
+    assert chain(Stage(CMA, 5), Stage(inner)).needs_whole == whole
+
+
 def test_finalists_are_those_of_all_stages_best_first() -> None:
     strategy = chain(Stage(RANDOM, 9), Stage(RANDOM, 9))
     state, asked = go(strategy, 18)
