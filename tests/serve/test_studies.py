@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import uuid
@@ -226,3 +227,17 @@ def test_scores_of_some_items_are_those_of_the_whole(serve: Serve, tmp_path: Pat
     assert part.items is not None
     np.testing.assert_array_equal(part.items, whole.items[places])
     assert part["accuracy"] == part.items.mean()
+
+
+@pytest.mark.parametrize("stop", ["race", "halving"])
+def test_a_study_that_scores_some_items_first_is_the_same_study(
+    home: Path, tmp_path: Path, serve: Serve, stop: str
+) -> None:
+    """In an order of items that does not look at their kinds, which only the server knows."""
+    more = f"evaluation: {{order: random, stop: {stop}, first: 64}}\n"
+    server = serve()
+    here = run(study_file(home, LOCAL, "cma", more=more))
+    there = run(study_file(tmp_path, remote(server), "cma", more=f"{more}executor: {{kind: threads, workers: 4}}"))
+    assert here == there
+    asked = [json.loads(line)["items"] for line in server.audit.read_text().splitlines()]
+    assert min(asked) < 400
