@@ -124,3 +124,14 @@ def test_the_example_of_lorahub_searches_adapters(tmp_path: Path) -> None:
     best, losses = run(tmp_path, study)
     assert len(losses) == 42
     assert best < np.median(losses)
+
+
+def test_the_example_of_frank_wolfe_betters_its_start(home: Path) -> None:
+    study = yaml.safe_load((EXAMPLES / "frank_wolfe.yaml").read_text())
+    (home / "study.yaml").write_text(yaml.safe_dump(study))
+    with open_store(f"memory://{uuid4().hex}") as store:
+        outcome = begin(create(config.read(home / "study.yaml")), store)
+        whole = [one for one in store.open("frank-wolfe").scores("search") if one.candidate.request.ranges is None]
+        losses = {one.candidate.number: one.score["cross_entropy"] for one in whole if one.score is not None}
+    assert outcome.status == "finished"
+    assert min(losses.values()) < losses[0]
