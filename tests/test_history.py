@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evomerge.candidate import Candidate, Evaluated, Recipe, Score, Segment
+from evomerge import config
+from evomerge.candidate import Candidate, Evaluated, Recipe, Request, Score, Segment
 from evomerge.history import History, plot_history, read_history
 from evomerge.history.archive import Archive
 from evomerge.store.memory import MemoryStore
 from evomerge.store.port import Change, StudyRecord, StudyStore, Turn
+from evomerge.strategy import Objective, Problem
 
 ROWS = np.random.default_rng(0).random((40, 12)) < 0.4
 
@@ -48,6 +51,26 @@ def test_best_so_far_passes_over_failures() -> None:
     assert np.array_equal(history.values, means, equal_nan=True)
     assert np.array_equal(history.best, [np.nanmax(means[: n + 1]) for n in range(12)])
     assert (history.name, history.objective) == ("digits", "accuracy")
+
+
+def test_a_candidate_in_rounds_counts_when_it_has_seen_all_items() -> None:
+    store = MemoryStore(f"history-{time.monotonic_ns()}")
+    problem = Problem(0, ("a",), (), (Objective("accuracy"),), items=12)
+    settings = {"problem": config.canonical_text(problem)}
+    store.create(StudyRecord("digits", "", settings, 0, "accuracy", "maximize"))
+    opened = store.open("digits", write=True)
+    rounds = [(0, (0, 4)), (1, (0, 4)), (0, (4, 12)), (2, (0, 4))]
+    for number, (whose, places) in enumerate(rounds):
+        one = replace(candidate(whose), number=number, request=Request((places,)))
+        row = ROWS[whose, slice(*places)]
+        result = Evaluated(one, Score((("accuracy", float(row.mean())),), row))
+        opened.save_turn(Turn(2 * number, asked=(one,)))
+        opened.save_turn(Turn(2 * number + 1, told=(result,), changes=(Change(0, number),)))
+    history = read_history(opened)
+    assert np.isnan(history.values[[0, 1, 3]]).all()
+    assert history.values[2] == history.best[3] == pytest.approx(ROWS[0].mean())
+    assert history.coverage.size == 0
+    opened.release()
 
 
 def test_less_can_be_better() -> None:

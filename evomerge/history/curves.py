@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import Array, Evaluated
 from evomerge.history.archive import Archive, Diversity
+from evomerge.history.rounds import Values
 from evomerge.store.port import Change, StudyStore
 
 Floats = NDArray[np.float64]
@@ -22,10 +23,10 @@ POINTS = 1000  # moments at which the archive is looked at
 class History:
     """Results on the search split in the order told, and the population at some moments among them.
 
-    ``values`` and ``best`` have one number per told result (``values`` is NaN where it failed, ``best`` before the
-    first success). ``at`` counts the results told at each moment; ``coverage``, ``entropy`` (bits), ``niche_min``,
-    ``niche_max`` (share of all items) and ``filled`` (slots) have one number per moment; all are empty when the study
-    has no population or no per-item scores.
+    ``values`` and ``best`` have one number per told result (``values`` is NaN where it failed, and in all rounds of a
+    candidate but the last; ``best`` before the first success). ``at`` counts the results told at each moment;
+    ``coverage``, ``entropy`` (bits), ``niche_min``, ``niche_max`` (share of all items) and ``filled`` (slots) have one
+    number per moment; all are empty when the study has no population or no scores of all items at once.
     """
 
     name: str
@@ -48,10 +49,10 @@ def read_history(study: StudyStore, *, points: int = POINTS) -> History:
     """
     record, told = study.record, study.summary().told
     every = max(1, told // points)
-    archive, values = Archive(), list[float]()
+    archive, values, read = Archive(), list[float](), Values(record)
     moments: list[tuple[int, Diversity]] = []
     for turn in study.turns():
-        values.extend(_value(evaluated, record.objective) for evaluated in turn.told)
+        values.extend(read.of(evaluated) for evaluated in turn.told)
         _follow(archive, turn.changes, turn.told, study)
         if turn.told and (len(values) % every == 0 or len(values) == told):
             diversity = archive.diversity()
@@ -79,10 +80,6 @@ def _history(study: StudyStore, values: Sequence[float], moments: Sequence[tuple
     )
 
 
-def _value(evaluated: Evaluated, objective: str) -> float:
-    return float("nan") if evaluated.score is None else evaluated.score[objective]
-
-
 def _follow(archive: Archive, changes: Iterable[Change], told: Iterable[Evaluated], study: StudyStore) -> None:
     """Apply population changes; who enters was most often told in the same turn."""
     at_hand = {evaluated.candidate.number: _items(evaluated) for evaluated in told}
@@ -94,4 +91,6 @@ def _follow(archive: Archive, changes: Iterable[Change], told: Iterable[Evaluate
 
 
 def _items(evaluated: Evaluated) -> Array | None:
-    return None if evaluated.score is None else evaluated.score.items
+    """The row of all items, if the candidate was scored on them at once."""
+    whole = evaluated.candidate.request.ranges is None
+    return evaluated.score.items if evaluated.score is not None and whole else None
