@@ -19,7 +19,7 @@ from evomerge_strategies.adamerging import FAILURES, AdaMerging, AdaMergingSetti
 
 
 class TestAdaMerging(StrategyContract):
-    budget = 12
+    budget = 16
 
     @pytest.fixture
     def store(self, every_store: Store) -> Store:
@@ -30,7 +30,7 @@ class TestAdaMerging(StrategyContract):
 
 
 class TestSoftmaxInBatches(StrategyContract):
-    budget = 12
+    budget = 16
 
     def make(self, problem: Problem) -> Strategy[Any]:
         return AdaMerging(AdaMergingSettings("softmax", per_group=False, batch=7), problem)
