@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from evomerge.parameter import Declaration
 from evomerge.plugins import load
 from evomerge.space import OperatorSpace
 from evomerge.strategy import Group, Objective, Problem
-from evomerge_strategies.evo_merging import EvoMerging, EvoMergingSettings, StageSettings
+from evomerge_strategies.evo_merging import EvoMerging
+from evomerge_strategies.evo_settings import EvoMergingSettings, StageSettings
 from evomerge_strategies.generations import GenerationsState
 
 FUSION: Declaration = load("operators", "factor_fusion").declaration("factor_fusion")
@@ -36,15 +37,15 @@ def parts(candidate: Candidate) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 
 def search(
-    settings: EvoMergingSettings, judge: Judge, task: Problem, limit: int = 10_000
+    settings: EvoMergingSettings, judge: Judge, task: Problem, limit: int = 10_000, members: Sequence[float] = ()
 ) -> tuple[EvoMerging, GenerationsState, list[tuple[Candidate, float | None]]]:
-    """A whole search, in parts of 7."""
+    """A whole search, in parts of 7. ``members`` are the losses of members alone."""
     strategy = EvoMerging(settings, task)
     state, seen = strategy.start(), []
     while strategy.exhausted(state) is None and state.told < limit:
         state, asked = strategy.ask(state, min(7, limit - state.told))
         for candidate in asked:
-            loss = judge(*parts(candidate)) if candidate.origin != "seed" else 1.0
+            loss = judge(*parts(candidate)) if candidate.origin != "seed" else float(members[candidate.number])
             seen.append((candidate, loss))
             told = Evaluated(candidate, failure="made to fail")
             if loss is not None:
@@ -136,6 +137,20 @@ def test_signed_scales_are_found_in_the_second_stage() -> None:
     np.testing.assert_allclose(parts(seen[strategy.finalists(state)[0]][0])[1], wanted, atol=0.05)
 
 
+def test_the_second_stage_begins_at_the_best_member_where_no_merge_was_better() -> None:
+    def judge(alpha: NDArray[np.float64], beta: NDArray[np.float64]) -> float:
+        return 2.0 + float(((beta - [0.0, 1.0, 0.0, 0.0]) ** 2).mean())
+
+    tight = replace(QUICK, score_members=True, scale=StageSettings(evaluations=20, sigma=1e-4))
+    strategy, state, seen = search(tight, judge, problem(4), members=[3, 1, 2, 3])
+    alpha, beta = parts(seen[-1][0])
+    np.testing.assert_allclose(beta, [0.0, 1.0, 0.0, 0.0], atol=0.01)
+    assert alpha[1] == 1.0
+    assert strategy.finalists(state)[0] == 1
+    _, _, seen = search(tight, judge, problem(4), members=[3, 5, 4, 3])
+    np.testing.assert_allclose(parts(seen[-1][0])[1], 0.25, atol=0.01)
+
+
 def test_proposals_stay_in_the_operators_bounds() -> None:
     _, _, seen = search(
         replace(QUICK, scale=StageSettings(sigma=2.0)), lambda a, b: float(a.sum() - b.sum()), problem(3)
@@ -185,7 +200,7 @@ def test_presets_choose_how_factors_are_summed_unless_the_options_do() -> None:
         strategy = EvoMerging(settings, problem(3))
         return strategy.ask(strategy.start(), 4)[1][-1].recipe.options
 
-    assert options(EvoMergingSettings("improved")) == (("mode", "concat"),)
+    assert options(EvoMergingSettings("improved", score_members=False)) == (("mode", "concat"),)
     assert options(EvoMergingSettings("faithful")) == (("mode", "ab_separate"),)
     space = replace(QUICK.space, options={"mode": "svd"})
     assert options(EvoMergingSettings("faithful", space)) == (("mode", "svd"),)
@@ -199,7 +214,7 @@ def test_members_come_first_only_in_the_improved_preset_or_when_asked_for() -> N
     ):
         strategy = EvoMerging(settings, problem(3))
         origins = [one.origin for one in strategy.ask(strategy.start(), 5)[1]]
-        assert origins == seeds * ["seed"] + (5 - seeds) * ["denoise"]
+        assert origins == (seeds * ["seed"] or 5 * ["denoise"])
 
 
 def test_whole_checkpoints_are_searched_by_an_operator_whose_scale_comes_first() -> None:

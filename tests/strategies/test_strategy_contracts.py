@@ -20,7 +20,8 @@ from evomerge.store.port import Store
 from evomerge.strategy import Problem, Strategy
 from evomerge.testing.strategy import PROBLEM, StrategyContract
 from evomerge_strategies.cma_es import CMAES, CMAESSettings
-from evomerge_strategies.evo_merging import EvoMerging, EvoMergingSettings, StageSettings
+from evomerge_strategies.evo_merging import EvoMerging
+from evomerge_strategies.evo_settings import EvoMergingSettings, StageSettings
 from evomerge_strategies.frank_wolfe import FrankWolfe, FrankWolfeSettings
 from evomerge_strategies.gauss_newton import GaussNewton, GaussNewtonSettings
 from evomerge_strategies.generations import GenerationsState
