@@ -97,6 +97,10 @@ class Request:
         """How many items are asked for; None is all of them."""
         return None if self.ranges is None else sum(stop - start for start, stop in self.ranges)
 
+    def count(self, items: int) -> int:
+        """How many of ``items`` are asked for."""
+        return items if self.size is None else self.size
+
 
 WHOLE = Request()
 

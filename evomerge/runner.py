@@ -136,15 +136,10 @@ class Runner(Generic[S]):
         for number, digest, request in self._study.digests(max(min(outstanding, default=state.asked) - REMEMBERED, 0)):
             twin = self._twins.add(number, digest, request)
             if number in out:
-                self._items_told -= self._size(out[number])
+                self._items_told -= out[number].request.count(self._items)
                 if number not in self._finished:
                     self._send(out[number], twin, outstanding)
         return outstanding
-
-    def _size(self, candidate: Candidate) -> int:
-        """How many items it is to be evaluated on."""
-        size = candidate.request.size
-        return self._items if size is None else size
 
     def _send(self, candidate: Candidate, twin: int | None, in_flight: set[int]) -> None:
         """Have it evaluated, or take the result of its twin as soon as that is there."""
@@ -165,7 +160,7 @@ class Runner(Generic[S]):
         while (room := min(self._plan.window - len(in_flight) - len(asked), self._items_left // self._items)) > 0:
             state, more = self._strategy.ask(state, room)
             asked += more
-            self._items_left -= sum(map(self._size, more))
+            self._items_left -= sum(one.request.count(self._items) for one in more)
             if len(more) < room:
                 break
         if not told and not asked:
@@ -200,7 +195,7 @@ class Runner(Generic[S]):
     def _note(self, state: S, evaluated: Evaluated, in_flight: int) -> None:
         """Keep count for people: best so far, failures, progress."""
         number, objective = evaluated.candidate.number, self._plan.objective
-        self._items_told += self._size(evaluated.candidate)
+        self._items_told += evaluated.candidate.request.count(self._items)
         if evaluated.score is None:
             self._failed += 1
             self._study.add_event("warning", "failed", evaluated.failure or "", number)

@@ -160,6 +160,10 @@ class Wrapper(Strategy[Any]):
         """The best one that was scored on all items."""
         return state.best  # type: ignore[no-any-return]  # a field of every policy's state
 
+    def members(self, state: Any) -> tuple[str, ...] | None:
+        """As the inner strategy says."""
+        return self._inner.members(state.inner)
+
     def exhausted(self, state: Any) -> str | None:
         """As the inner strategy says."""
         return self._inner.exhausted(state.inner)
