@@ -14,17 +14,18 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from landscapes import SHARED, Landscape, digits, images, table
-from report import figure, report
+from report import complete, figure, report
 
 from evomerge import plugins
+from evomerge.settings import Choice
 from evomerge.space import WeightSpace
+from evomerge.stages import Stage
 
 BUDGETS = {2: 100, 8: 300, 32: 600}
 """Evaluations by number of coefficients. (With 150 for 2, NGOpt chooses an optimizer that fails with numpy 2.4.)"""
@@ -43,6 +44,19 @@ def _nevergrad(optimizer: str) -> Make:
     )
 
 
+def _chain(space: WeightSpace, budget: int) -> tuple[str, dict[str, Any]]:
+    """Gauss-Newton on the losses, then CMA-ES on the objective, from the best point."""
+    size = {100: 2, 300: 8, 600: 32}[budget]
+    first: Any = plugins.strategy("gauss_newton")
+    second: Any = plugins.strategy("cma")
+    refine = second.Settings(space=space, sigma=0.1, score_members=False)
+    stages = (
+        Stage(Choice("gauss_newton", first.Settings(space=space)), evaluations=20 + 10 * size),
+        Stage(Choice("cma", refine)),
+    )
+    return "stages", {"stages": stages}
+
+
 STRATEGIES: dict[str, Make] = {
     "random": _named("random"),
     "pycma": _named("cma", score_members=False, start=0.5),
@@ -53,6 +67,7 @@ STRATEGIES: dict[str, Make] = {
     "cma": _named("cma"),
     "ga": _named("ga"),
     "gauss_newton": _named("gauss_newton"),
+    "gauss_newton, cma": _chain,
     "m2n2": lambda space, budget: ("m2n2", {}),
     "frank_wolfe": lambda space, budget: ("frank_wolfe", {"per_group": True}),
 }
@@ -116,22 +131,22 @@ def main() -> None:
     torch.set_num_threads(1)
     results: dict[str, Any] = json.loads(options.results.read_text()) if options.results.exists() else {}
     for seed in range(options.seeds):
-        for name, space, make in landscapes(options.work, seed):
-            if any(word in name for word in options.landscapes):
-                _run(results, options, seed, name, space, make)
-    print(report(results))
-    figure(results, options.figure)
+        for place in landscapes(options.work, seed):
+            if any(word in place[0] for word in options.landscapes):
+                _run(results, options, seed, place)
+    print(report(complete(results)))
+    figure(complete(results), options.figure)
 
 
-def _run(results: dict[str, Any], options: Any, seed: int, name: str, space: WeightSpace, make: Any) -> None:
+def _run(results: dict[str, Any], options: Any, seed: int, place: tuple[str, WeightSpace, Any]) -> None:
     landscape: Landscape | None = None
+    name, space, make = place
     for strategy in options.only:
         runs = results.setdefault(name, {}).setdefault(strategy, {})
         if str(seed) in runs or (strategy in NEED_WEIGHTS and name.startswith("tables")):
             continue
         landscape = landscape or make()
-        fresh = replace(landscape, evaluated=0)
-        runs[str(seed)] = search(STRATEGIES[strategy], space, fresh)
+        runs[str(seed)] = search(STRATEGIES[strategy], space, landscape)
         options.results.write_text(json.dumps(results))
         print(f"{name}, seed {seed}, {strategy}: {runs[str(seed)]['best'][-1]:.4f}", flush=True)
 

@@ -1,7 +1,7 @@
-"""The landscapes: pools of small real models, and published tables turned into one. Each is another one for each seed.
+"""The landscapes: pools of small real models, and published tables turned into one; another one for each seed.
 
-A landscape says what a strategy is told (`Problem`) and scores its candidates with the project's own engine and fitness,
-without a database around it.
+A landscape says what a strategy is told (`Problem`) and scores its candidates with the project's own engine and
+fitness, without a database around it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import gzip
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,28 +37,23 @@ LAYERS = (196, 64, 40)  # images at half their size; each task has ten outputs o
 SEARCH = 250  # items of each task
 
 
-@dataclass
+@dataclass(frozen=True)
 class Landscape:
-    """``score`` gives a candidate's score, or None if it cannot be built; recipes seen are kept for their children."""
+    """``score`` gives a candidate's score, or None if it cannot be built."""
 
-    name: str
     problem: Problem
     score: Callable[[Candidate], Score | None]
-    evaluated: int = field(default=0)
 
     def evaluate(self, candidate: Candidate) -> Evaluated:
         """What comes of a candidate."""
-        self.evaluated += 1
         score = self.score(candidate)
         return Evaluated(candidate, failure="not built") if score is None else Evaluated(candidate, score)
 
 
-def of_pool(
-    name: str, root: Path, pool: PoolSettings, data: str, splits: Splits, objective: str, seed: int
-) -> Landscape:
-    """The landscape of a model pool and a data set of arrays."""
-    settings = Choice("arrays", ArraySettings(data=data))
-    evaluator = EvaluatorFactory(root, pool, MergeSettings("dense"), settings, splits)()
+def of_pool(root: Path, pool: PoolSettings, data: str, items: int, objective: str) -> Landscape:
+    """The landscape of a model pool and the first items of a data set of arrays; the folder's name ends in its seed."""
+    seed, settings = int(root.name.rpartition("-")[2]), Choice("arrays", ArraySettings(data=data))
+    evaluator = EvaluatorFactory(root, pool, MergeSettings("dense"), settings, Splits(((0, items),)))()
     opened = ModelPool.open(pool, root)
     objectives = [Objective("accuracy"), Objective("cross_entropy", "minimize")]
     objectives.sort(key=lambda one: one.name != objective)
@@ -75,11 +70,10 @@ def of_pool(
             return None
         return answer if isinstance(answer, Score) else None
 
-    items = splits.size("search")
     problem = Problem(
         seed, opened.members, opened.groups, tuple(objectives), items, opened.base, losses=True, parts=True
     )
-    return Landscape(name, problem, score)
+    return Landscape(problem, score)
 
 
 # --- scikit-learn's digits ----------------------------------------------------------------------------------------
@@ -91,8 +85,7 @@ def digits(work: Path, seed: int, grouping: str, objective: str) -> Landscape:
     if not (folder / "high").exists():
         train_seeds(folder, seed)
     pool = PoolSettings({"low": "low", "high": "high"}, grouping=grouping)
-    name = f"digits, {2 if grouping == 'whole' else 8} {objective}"
-    return of_pool(name, folder, pool, "digits", Splits(((0, 1437),)), objective, seed)
+    return of_pool(folder, pool, "digits", 1437, objective)
 
 
 # --- four image tasks ---------------------------------------------------------------------------------------------
@@ -105,8 +98,7 @@ def images(work: Path, seed: int, grouping: str, objective: str) -> Landscape:
         _train_images(folder, seed)
     members = {f"{task}{kind}": f"{task}{kind}" for kind in ("", "-noisy") for task in TASKS}
     pool = PoolSettings(members, base="base", grouping=grouping)
-    name = f"images, {8 if grouping == 'whole' else 32} {objective}"
-    return of_pool(name, folder, pool, "items.npz", Splits(((0, SEARCH * len(TASKS)),)), objective, seed)
+    return of_pool(folder, pool, "items.npz", SEARCH * len(TASKS), objective)
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
@@ -198,7 +190,7 @@ def table(seed: int) -> Landscape:
 
     names = tuple(f"t{i}" for i in range(8))
     problem = Problem(seed, names, (Group("all", 1000),), (Objective("accuracy"),), 8, "base", losses=True)
-    return Landscape("tables, 8 accuracy", problem, score)
+    return Landscape(problem, score)
 
 
 def _points() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,11 +13,25 @@ TOLERANCE = 0.02
 """A run has solved a landscape when this share of the way from the first value to the best of all is left."""
 
 
+Results = dict[str, dict[str, dict[str, dict[str, list[float]]]]]
+"""Landscape, strategy, seed: the best value after every evaluation."""
+
+
+def complete(results: dict[str, Any]) -> Results:
+    """Only the seeds of each landscape that every strategy has done."""
+    found: Results = {}
+    for name, runs in results.items():
+        begun = {strategy: one for strategy, one in runs.items() if one}
+        seeds = set.intersection(*(set(one) for one in begun.values())) if begun else set()
+        if seeds:
+            found[name] = {strategy: {seed: one[seed] for seed in seeds} for strategy, one in begun.items()}
+    return found
+
+
 def curves(runs: dict[str, Any], name: str) -> NDArray[np.float64]:
-    """Best values so far as losses, (seeds, evaluations): smaller is better."""
-    sign = -1.0 if name.endswith("accuracy") else 1.0
-    values = [[sign * one for one in runs[seed]["best"]] for seed in sorted(runs, key=int)]
-    return np.array([[abs(v) if sign > 0 else v for v in row] for row in values])
+    """Best values so far, (seeds, evaluations), turned so that smaller is better."""
+    values = np.array([runs[seed]["best"] for seed in sorted(runs, key=int)])
+    return -values if name.endswith("accuracy") else values
 
 
 def first(curve: NDArray[np.float64], target: float) -> float:
@@ -26,11 +40,11 @@ def first(curve: NDArray[np.float64], target: float) -> float:
     return float(hits[0] + 1) if hits.size else float("inf")
 
 
-def solved_after(results: dict[str, Any], name: str) -> dict[str, list[float]]:
+def solved_after(results: Results, name: str) -> dict[str, list[float]]:
     """For each strategy the evaluations that each seed's landscape took to be solved."""
     all_curves = {strategy: curves(runs, name) for strategy, runs in results[name].items()}
     found: dict[str, list[float]] = {strategy: [] for strategy in all_curves}
-    for seed in range(min(len(one) for one in all_curves.values())):
+    for seed in range(len(next(iter(all_curves.values())))):
         best = min(one[seed].min() for one in all_curves.values())
         start = max(one[seed, 0] for one in all_curves.values())
         for strategy, one in all_curves.items():
@@ -38,7 +52,7 @@ def solved_after(results: dict[str, Any], name: str) -> dict[str, list[float]]:
     return found
 
 
-def report(results: dict[str, Any]) -> str:
+def report(results: Results) -> str:
     """Two tables in Markdown: final values, and evaluations needed in comparison with the rivals."""
     names = list(results)
     strategies = list(dict.fromkeys(one for name in names for one in results[name]))
@@ -56,7 +70,7 @@ def report(results: dict[str, Any]) -> str:
     lines += ["", "Evaluations until a rival's final value is reached, as a share of what the rival took (median):", ""]
     lines += ["| landscape | strategy | " + " | ".join(RIVALS) + " |", "|---" * (len(RIVALS) + 2) + "|"]
     for name in names:
-        for strategy in ("gauss_newton", "cma"):
+        for strategy in ("gauss_newton", "gauss_newton, cma"):
             if strategy in results[name]:
                 cells = [f"{share(results[name], name, strategy, rival):.2f}" for rival in RIVALS]
                 lines.append(f"| {name} | {strategy} | " + " | ".join(cells) + " |")
@@ -74,7 +88,7 @@ def share(runs: dict[str, Any], name: str, strategy: str, rival: str) -> float:
     return float(np.median(ratios))
 
 
-def figure(results: dict[str, Any], path: Path) -> None:
+def figure(results: Results, path: Path) -> None:
     """Performance profiles: the share of runs solved after so many evaluations, in times the quickest strategy's."""
     import matplotlib
 
