@@ -17,11 +17,11 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Gt, MinLen
 
 from evomerge import plugins
-from evomerge.candidate import ANCESTOR, MEMBER, Candidate, Evaluated, Recipe
+from evomerge.candidate import Candidate, Evaluated
 from evomerge.errors import StrategyError
 from evomerge.settings import Choice
+from evomerge.stages.begun import Begun, Found, new_name
 from evomerge.strategy import Problem, Strategy
-from evomerge.streams import stream
 
 
 @dataclass(frozen=True)
@@ -51,69 +51,6 @@ class StagesSettings:
 
     stages: Annotated[tuple[Stage, ...], MinLen(1)]
     seeds: Annotated[int, Gt(0)] = 10
-
-
-@dataclass(frozen=True)
-class Found:
-    """A scored candidate, by the study's numbers; ``value`` is its main objective."""
-
-    number: int
-    value: float
-    generation: int
-    recipe: Recipe
-
-
-@dataclass(frozen=True)
-class Begun:
-    """How a stage began.
-
-    Attributes:
-        at: its place among the stages.
-        first: number of its first candidate.
-        members: names of the pool's members that it may use, then of those that ``joined``.
-        joined: name and digest of recipes that are members now.
-        seeds: number and recipe of candidates to begin from, best first.
-        generation: of candidates without parents.
-    """
-
-    at: int
-    first: int
-    members: tuple[str, ...]
-    joined: tuple[tuple[str, str], ...] = ()
-    seeds: tuple[tuple[int, Recipe], ...] = ()
-    generation: int = 0
-
-    def outward(self, one: Candidate) -> Candidate:
-        """A candidate of the stage as one of the study; parents below 0 count seeds (see `Problem.seeds`)."""
-        names = {MEMBER + name: ANCESTOR + digest for name, digest in self.joined}
-        return replace(
-            one,
-            number=one.number + self.first,
-            recipe=_renamed(one.recipe, names),
-            parents=tuple(p + self.first if p >= 0 else self.seeds[-1 - p][0] for p in one.parents),
-            generation=one.generation + self.generation,
-        )
-
-    def inward(self, one: Candidate) -> Candidate:
-        """Back again; the recipe stays the study's, since its digest is what children name."""
-        places = {number: -1 - at for at, (number, _) in enumerate(self.seeds)}
-        return replace(
-            one,
-            number=one.number - self.first,
-            parents=tuple(p - self.first if p >= self.first else places[p] for p in one.parents),
-            generation=one.generation - self.generation,
-        )
-
-    def problem(self, study: Problem) -> Problem:
-        """What the stage's strategy is told."""
-        names = {ANCESTOR + digest: MEMBER + name for name, digest in self.joined}
-        return replace(
-            study,
-            seed=int(stream(study.seed, self.at, "stage").integers(2**63)),
-            members=self.members,
-            slopes=study.slopes and not self.joined,
-            seeds=tuple(_renamed(recipe, names) for _, recipe in self.seeds),
-        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +95,7 @@ class Stages(Strategy[Any]):
             kinds.append(strategy.State)
             needs.append(strategy.needs_whole)
             members = strategy.members(strategy.start()) or begun.members
-            joined = ((_new_name(begun), ""),) if stage.join_pool else ()
+            joined = ((new_name(begun), ""),) if stage.join_pool else ()
             names = tuple(name for name, _ in joined)
             begun = Begun(begun.at + 1, 0, (*members, *names), (*begun.joined, *joined))
             self.needs_whole = self.needs_whole or strategy.needs_whole  # type: ignore[misc]  # as is its State
@@ -216,7 +153,7 @@ class Stages(Strategy[Any]):
         best = self._merged(earlier)[: self._s.seeds]
         members, joined = strategy.members(state.inner) or begun.members, begun.joined
         if self._s.stages[begun.at].join_pool and best:
-            name = _new_name(begun)
+            name = new_name(begun)
             members, joined = (*members, name), (*joined, (name, best[0].recipe.digest))
         after = Begun(
             begun.at + 1,
@@ -327,17 +264,3 @@ class Stages(Strategy[Any]):
 def _numbers(numbers: tuple[Any, ...], first: int) -> tuple[Any, ...]:
     """A stage's numbers as the study's."""
     return tuple(None if number is None else number + first for number in numbers)
-
-
-def _renamed(recipe: Recipe, names: dict[str, str]) -> Recipe:
-    """The recipe with other names of its sources."""
-    sources = tuple(names.get(source, source) for source in recipe.sources)
-    return recipe if sources == recipe.sources else replace(recipe, sources=sources)
-
-
-def _new_name(begun: Begun) -> str:
-    """What a stage's product is called as a pool member: like no other."""
-    name = f"stage{begun.at + 1}"
-    while name in begun.members:
-        name += "'"
-    return name
