@@ -27,10 +27,10 @@ demo: $(STAMP)  ## evolve a merged digit classifier, kill it half-way, resume it
 	$(BIN)/python experiments/demo/demo.py
 
 test: $(STAMP)  ## all tests but the hours-long ones (minutes)
-	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile $(ARGS)
 
 test-fast: $(STAMP)  ## the tests that need no Ray, no PostgreSQL and little time
-	$(BIN)/python -m pytest -m "not (soak or slow or chaos or ray or pg)" $(ARGS)
+	$(BIN)/python -m pytest -m "not (soak or slow or chaos or ray or pg)" -n 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP)  ## style, types and floors, as CI checks them
 	$(BIN)/ruff check .

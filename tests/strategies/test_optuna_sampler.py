@@ -31,7 +31,7 @@ def made(sampler: Any, members: int = 4, losses: int = 1, **settings: Any) -> Op
 
 @pytest.mark.parametrize(
     ("sampler", "evaluations"),
-    [("tpe", 200), pytest.param("gp", 16, marks=pytest.mark.slow), ("cma", 300), ("nsga2", 400)],
+    [("tpe", 200), pytest.param("gp", 24, marks=pytest.mark.slow), ("cma", 300), ("nsga2", 400)],
 )
 def test_they_come_closer_to_the_bottom_of_a_sphere_than_random_draws_do(sampler: Any, evaluations: int) -> None:
     options = {"population_size": 20} if sampler == "nsga2" else {}
