@@ -15,7 +15,8 @@ from evomerge.errors import ResumeError, StalledError
 from evomerge.runner import Outcome, Plan, Progress, Runner
 from evomerge.store import open_store
 from evomerge.store.port import Store, StudyRecord
-from evomerge.testing.strategy import PROBLEM, Killed, history, judge
+from evomerge.testing.mortal import Killed, history
+from evomerge.testing.strategy import PROBLEM, judge
 from evomerge.testing.workers import Judge, UnevenWorkers
 from evomerge_strategies.m2n2 import M2N2, M2N2Settings
 from evomerge_strategies.random_search import RandomSearch, RandomSearchSettings

@@ -29,7 +29,7 @@ splits:                # which items are used for what; no item twice
   selection: "{SELECTION[0]}:{SELECTION[1]}" # chooses the final candidate among the best of the search
   report: "{REPORT[0]}:{REPORT[1]}"    # looked at once, by the final candidate, at the end
 
-strategy:              # how to search: m2n2, cma or random
+strategy:              # how to search: m2n2, gauss_newton, cma, stages and more
   name: m2n2
   population: 20
 

@@ -27,6 +27,7 @@ from evomerge.strategy import Problem, Strategy, require_members
 from evomerge.streams import stream
 from evomerge_strategies.hall import Hall, enter
 from evomerge_strategies.seeds import pool_seeds
+from evomerge_strategies.threads import one_thread
 from evomerge_strategies.trust_region import Rows, descend, fit, margins, missing_direction, near
 
 Floats = NDArray[np.float64]
@@ -164,7 +165,8 @@ class GaussNewton(Strategy[GaussNewtonState]):
         if state.back < (len(state.trials) or len(self._seeds)):
             return state
         points = tuple(sorted(state.points, key=lambda point: point.number))
-        return self._next(replace(state, points=points, back=0, first=state.told))
+        with one_thread():
+            return self._next(replace(state, points=points, back=0, first=state.told))
 
     def _place(self, recipe: Recipe) -> Floats | None:
         """Where a seed lies in the unit box, if the space has it."""

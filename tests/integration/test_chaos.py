@@ -13,7 +13,7 @@ from evomerge import config
 from evomerge.store import open_store
 from evomerge.study.drive import begin, create
 from evomerge.testing.checkpoints import save_checkpoint
-from evomerge.testing.strategy import history
+from evomerge.testing.mortal import history
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
