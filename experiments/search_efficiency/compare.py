@@ -67,7 +67,7 @@ STRATEGIES: dict[str, Make] = {
     "cma": _named("cma"),
     "ga": _named("ga"),
     "gauss_newton": _named("gauss_newton"),
-    "gauss_newton, cma": _chain,
+    "gauss_newton then cma": _chain,
     "m2n2": lambda space, budget: ("m2n2", {}),
     "frank_wolfe": lambda space, budget: ("frank_wolfe", {"per_group": True}),
 }
@@ -91,7 +91,7 @@ def landscapes(work: Path, seed: int) -> Iterator[tuple[str, WeightSpace, Callab
 
 
 def search(make: Make, space: WeightSpace, landscape: Landscape) -> dict[str, Any]:
-    """One run: the best value after every evaluation, and seconds spent by the strategy alone."""
+    """One run: the best value so far with the evaluation that found it, and seconds spent by the strategy alone."""
     budget = BUDGETS[space.size(landscape.problem)]
     name, settings = make(space, budget)
     kind: Any = plugins.strategy(name)
@@ -114,8 +114,8 @@ def search(make: Make, space: WeightSpace, landscape: Landscape) -> dict[str, An
             else:  # a part counts by its share
                 best += [best[-1]] * round(len(best) + (candidate.request.size or 0) / items - len(best))
             state = strategy.tell(state, told)
-    best += [best[-1]] * (budget - len(best))
-    return {"best": [main.gain(one) for one in best[:budget]], "seconds": time.perf_counter() - began - spent}
+    steps = [[at + 1, main.gain(one)] for at, one in enumerate(best[:budget]) if at == 0 or one > best[at - 1]]
+    return {"evaluations": budget, "steps": steps, "seconds": round(time.perf_counter() - began - spent, 3)}
 
 
 def main() -> None:
@@ -148,7 +148,7 @@ def _run(results: dict[str, Any], options: Any, seed: int, place: tuple[str, Wei
         landscape = landscape or make()
         runs[str(seed)] = search(STRATEGIES[strategy], space, landscape)
         options.results.write_text(json.dumps(results))
-        print(f"{name}, seed {seed}, {strategy}: {runs[str(seed)]['best'][-1]:.4f}", flush=True)
+        print(f"{name}, seed {seed}, {strategy}: {runs[str(seed)]['steps'][-1][1]:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ TOLERANCE = 0.02
 """A run has solved a landscape when this share of the way from the first value to the best of all is left."""
 
 
-Results = dict[str, dict[str, dict[str, dict[str, list[float]]]]]
-"""Landscape, strategy, seed: the best value after every evaluation."""
+Results = dict[str, dict[str, dict[str, dict[str, Any]]]]
+"""Landscape, strategy, seed: number of evaluations, and steps [evaluation, best value from there on]."""
 
 
 def complete(results: dict[str, Any]) -> Results:
@@ -30,8 +30,15 @@ def complete(results: dict[str, Any]) -> Results:
 
 def curves(runs: dict[str, Any], name: str) -> NDArray[np.float64]:
     """Best values so far, (seeds, evaluations), turned so that smaller is better."""
-    values = np.array([runs[seed]["best"] for seed in sorted(runs, key=int)])
+    values = np.array([_curve(runs[seed]) for seed in sorted(runs, key=int)])
     return -values if name.endswith("accuracy") else values
+
+
+def _curve(run: dict[str, Any]) -> NDArray[np.float64]:
+    """The best value after every evaluation."""
+    starts = [int(at) - 1 for at, _ in run["steps"]]
+    lengths = np.diff([*starts, run["evaluations"]])
+    return np.repeat([value for _, value in run["steps"]], lengths)
 
 
 def first(curve: NDArray[np.float64], target: float) -> float:
@@ -67,14 +74,29 @@ def report(results: Results) -> str:
             error = finals.std(ddof=1) / np.sqrt(finals.size) if finals.size > 1 else 0.0
             cells.append(f"{finals.mean():.4f} ± {error:.4f}")
         lines.append(f"| {strategy} | " + " | ".join(cells) + " |")
+    lines += ["", "Best mean, and who is not worse by more than two standard errors of paired differences:", ""]
+    lines += ["| landscape | best | tied |", "|---|---|---|"]
+    lines += [f"| {name} | {' | '.join(leaders(results[name], name))} |" for name in names]
     lines += ["", "Evaluations until a rival's final value is reached, as a share of what the rival took (median):", ""]
     lines += ["| landscape | strategy | " + " | ".join(RIVALS) + " |", "|---" * (len(RIVALS) + 2) + "|"]
     for name in names:
-        for strategy in ("gauss_newton", "gauss_newton, cma"):
+        for strategy in ("gauss_newton", "gauss_newton then cma"):
             if strategy in results[name]:
                 cells = [f"{share(results[name], name, strategy, rival):.2f}" for rival in RIVALS]
                 lines.append(f"| {name} | {strategy} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def leaders(runs: dict[str, Any], name: str) -> tuple[str, str]:
+    """The strategy with the best mean final value, and those that differ from it by noise only."""
+    finals = {strategy: curves(one, name)[:, -1] for strategy, one in runs.items()}
+    best = min(finals, key=lambda strategy: float(finals[strategy].mean()))
+    tied = []
+    for strategy, one in finals.items():
+        worse = one - finals[best]
+        if strategy != best and worse.mean() <= 2 * worse.std(ddof=1) / np.sqrt(worse.size):
+            tied.append(strategy)
+    return best, ", ".join(tied)
 
 
 def share(runs: dict[str, Any], name: str, strategy: str, rival: str) -> float:
@@ -105,7 +127,8 @@ def figure(results: Results, path: Path) -> None:
                 taken = found.get(strategy, [float("inf")] * (seed + 1))[seed]
                 ratios[strategy].append(taken / quickest)
     at = np.geomspace(1, 64, 200)
-    drawing, axes = pyplot.subplots(figsize=(8, 5), constrained_layout=True)
+    drawing, axes = pyplot.subplots(figsize=(9, 5), constrained_layout=True)
+    axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors[::2] + pyplot.get_cmap("tab20").colors[1::2])
     for strategy in sorted(strategies, key=lambda one: -float(np.mean(np.array(ratios[one]) <= 4))):
         shares = [(np.array(ratios[strategy]) <= one).mean() for one in at]
         style = "--" if strategy in RIVALS else "-"
@@ -115,6 +138,6 @@ def figure(results: Results, path: Path) -> None:
     )
     axes.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=9, loc="upper left", ncols=2)
+    axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
     drawing.savefig(path, dpi=130)
     pyplot.close(drawing)
