@@ -5,6 +5,7 @@ python throughput.py [IN_FLIGHT] [REQUESTS]
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -88,8 +89,11 @@ def executor(url: str, items: int, in_flight: int, requests: int) -> None:
 
 
 def main() -> None:
-    in_flight = int(sys.argv[1]) if len(sys.argv) > 1 else 64
-    requests = int(sys.argv[2]) if len(sys.argv) > 2 else 6400
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("in_flight", nargs="?", type=int, default=64)
+    parser.add_argument("requests", nargs="?", type=int, default=6400)
+    options = parser.parse_args()
+    in_flight, requests = options.in_flight, options.requests
     print(f"{in_flight} in flight, {SECONDS * 1000:g} ms an answer: at most {in_flight / SECONDS:g} requests/s")
     for items in (1, 100, 1000):
         command = [sys.executable, HERE / "slow_server.py", str(SECONDS), str(items)]
